@@ -84,7 +84,7 @@ class Rule:
     conditions: tuple[Condition, ...]
 
     def judge(self, measured: Mapping[str, Sequence[float] | Interval], why: str = "") -> Claim:
-        """Compare `measured[condition.what]`, values over seeds or a ready Interval, with each bound.
+        """Compare `measured[condition.what]`, values over seeds or an Interval, with its bound.
 
         Raises ValueError when a condition has no measurement or a measurement no condition.
         """
@@ -164,7 +164,8 @@ def as_html(data: Sequence[Mapping]) -> str:
                 )
             if row:
                 rule = f"{row['what']} {row['op']} {row['bound']:g}"
-                cells += f"<td>{html.escape(rule)}</td><td>{html.escape(numbers(row))}</td><td>{row['outcome']}</td>"
+                for text in (rule, numbers(row), row["outcome"]):
+                    cells += f"<td>{html.escape(text)}</td>"
             else:
                 cells += f'<td colspan="3">{html.escape(claim["why"])}</td>'
             if i == 0:
@@ -183,5 +184,6 @@ def as_html(data: Sequence[Mapping]) -> str:
     )
     return (
         '<div class="claims-scroller" tabindex="0" role="region" aria-label="claims judged">'
-        f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'<table class="claims"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )

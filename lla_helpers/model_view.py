@@ -1,0 +1,172 @@
+"""A model seen as a function of chosen parameters, f(x; theta), without touching the model.
+
+The view takes a snapshot of the weights and buffers. Training the model further does not change an
+operator that was built before, and nothing that the operator does reaches the model: not its mode,
+`.grad`, buffers, `requires_grad`, nor the state of the random number generators.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+MODES = ("eval", "train")
+
+
+class ModelView:
+    """f(x; theta) for the parameters that `params` chooses, in `named_parameters` order.
+
+    `params` is None (all that require grad), a glob, or a list of globs over parameter names; a
+    glob also reaches frozen parameters. `theta` is the snapshot, a dict of leaf tensors that
+    require grad. `size` is P, the number of entries of theta.
+
+    Raises ValueError when no parameter is chosen, or the mode is unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        params: str | Sequence[str] | None = None,
+        mode: str = "eval",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        if mode not in MODES:
+            raise ValueError(f"mode must be 'eval' or 'train', not {mode!r}")
+        everything = dict(model.named_parameters())
+        chosen = choose(everything, params)
+        some = everything[chosen[0]]
+        self.model, self.mode = model, mode
+        self.dtype = some.dtype if dtype is None else dtype
+        if not self.dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating-point type, not {self.dtype}")
+        self.device = some.device if device is None else torch.device(device)
+        self.theta = {name: self.snapshot(everything[name]).requires_grad_() for name in chosen}
+        self.fixed = {
+            name: self.snapshot(p) for name, p in everything.items() if name not in self.theta
+        }
+        self.buffers = {name: self.snapshot(b) for name, b in model.named_buffers()}
+        self.size = sum(p.numel() for p in self.theta.values())
+
+    def restricted(self, params: str | Sequence[str]) -> ModelView:
+        """The same snapshot, seen as a function of fewer parameters."""
+        view = copy.copy(self)
+        chosen = choose(self.theta, params)
+        view.theta = {name: self.theta[name] for name in chosen}
+        held = {name: p.detach() for name, p in self.theta.items() if name not in chosen}
+        view.fixed = {**self.fixed, **held}
+        view.size = sum(p.numel() for p in view.theta.values())
+        return view
+
+    def converted(self, dtype: torch.dtype) -> ModelView:
+        """The same snapshot in another floating-point type."""
+        view = copy.copy(self)
+        view.dtype = dtype
+        view.theta = {n: view.snapshot(p).requires_grad_() for n, p in self.theta.items()}
+        view.fixed = {n: view.snapshot(p) for n, p in self.fixed.items()}
+        view.buffers = {n: view.snapshot(b) for n, b in self.buffers.items()}
+        return view
+
+    def snapshot(self, tensor: Tensor) -> Tensor:
+        dtype = self.dtype if tensor.is_floating_point() else None
+        return tensor.detach().to(self.device, dtype, copy=True)
+
+    def __call__(self, theta: dict[str, Tensor], x: Tensor) -> Tensor:
+        """f(x; theta). Raises TypeError when the model returns anything but one tensor."""
+        # Fresh buffers for every pass: batch norm in train mode writes into its running statistics.
+        buffers = {name: b.clone() for name, b in self.buffers.items()}
+        with in_mode(self.model, self.mode), twice_differentiable():
+            outputs = functional_call(self.model, (theta, self.fixed, buffers), (x,))
+        if not isinstance(outputs, Tensor):
+            raise TypeError(
+                f"the model returns {type(outputs).__name__}, not one tensor: wrap it in a module "
+                f"that returns the output that the loss is taken of"
+            )
+        return outputs
+
+    def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
+        """Tensors in the order of theta, as one vector of length P."""
+        return torch.cat([t.reshape(-1) for t in tensors])
+
+    def unflatten(self, vector: Tensor) -> list[Tensor]:
+        """A vector of length P as tensors of theta's shapes, in its order."""
+        parts = vector.split([p.numel() for p in self.theta.values()])
+        return [part.reshape(p.shape) for part, p in zip(parts, self.theta.values(), strict=True)]
+
+
+def choose(everything: dict[str, Tensor], params: str | Sequence[str] | None) -> list[str]:
+    """Names of the chosen parameters. Raises ValueError, naming what is near, if there are none."""
+    if params is None:
+        names = [name for name, p in everything.items() if p.requires_grad]
+        if not names:
+            raise ValueError(
+                "the model has no parameter that requires grad"
+                if everything
+                else "the model has no parameters"
+            )
+        return names
+    globs = [params] if isinstance(params, str) else list(params)
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in everything):
+            near = difflib.get_close_matches(glob, everything, n=3, cutoff=0.3)
+            raise ValueError(
+                f"no parameter is named {glob!r}; "
+                + (f"near: {', '.join(near)}" if near else f"there are: {', '.join(everything)}")
+            )
+    names = [name for name in everything if any(fnmatchcase(name, glob) for glob in globs)]
+    if not names:
+        raise ValueError("params is an empty list: name at least one parameter")
+    return names
+
+
+@contextmanager
+def in_mode(model: nn.Module, mode: str) -> Iterator[None]:
+    """Put the model into `mode`, and put every module back as it was."""
+    before = {module: module.training for module in model.modules()}
+    model.train(mode == "train")
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Choose, among equal kernels, those that have a second derivative.
+
+    PyTorch's fused attention has none, and its oneDNN LSTM has no forward derivative; the plain
+    kernels compute the same function.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
+        stack.enter_context(PiecewisePolynomials())
+        yield
+
+
+class PiecewisePolynomials(torch.overrides.TorchFunctionMode):
+    """hardsigmoid and hardswish from parts that can be differentiated twice: relu6(x + 3) / 6."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in ("hardsigmoid", "hardswish") and args:
+            gate = nn.functional.relu6(args[0] + 3) / 6
+            return gate if name == "hardsigmoid" else args[0] * gate
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def same_random_state(device: torch.device) -> Iterator[None]:
+    """Leave the random number generators as they were found."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        yield
