@@ -53,20 +53,22 @@ def load_digits(
 def stratified(labels: Tensor, test_share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of a training and a test part, each with the classes in equal shares.
 
-    The indices, shuffled within their class and laid end to end, are cut at equal strides.
+    The indices, shuffled within their class and laid end to end, are cut at equal strides. Both
+    parts come back in random order, so that the first n samples of one are a fair sample of it.
     """
     n = len(labels)
-    n_test = math.ceil(n * test_share)
-    if not 0 < test_share < 1 or n_test >= n:
+    if not 0 < test_share < 1 or math.ceil(n * test_share) >= n:
         raise ValueError(
             f"test_share must lie between 0 and 1 and leave both parts a sample, not {test_share!r}"
         )
+    n_test = math.ceil(n * test_share)
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(n, generator=generator)
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
     place = torch.arange(n)
-    in_test = (place + 1) * n_test // n > place * n_test // n
-    return by_class[~in_test], by_class[in_test]
+    in_test = torch.zeros(n, dtype=torch.bool)
+    in_test[by_class] = (place + 1) * n_test // n > place * n_test // n
+    return shuffled[~in_test[shuffled]], shuffled[in_test[shuffled]]
 
 
 def read_npz(name: str, folder: Path | str = DATA) -> dict[str, np.ndarray]:
