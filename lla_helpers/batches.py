@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from lla_helpers.model_view import same_random_state
+
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 # Data up to this many bytes stay in memory; larger data are read again for every pass.
@@ -22,6 +24,8 @@ class Batches:
     Raises ValueError or TypeError, in one sentence, for data that are empty, not pairs of tensors,
     exhausted after one pass, or other samples on the second pass (shuffled batches in "train" mode
     or random augmentation): the mean over all samples would not be one function of the parameters.
+    Data that are too large to keep must come in one order, because some chunks' graphs are kept
+    and others rebuilt from a later pass.
     """
 
     def __init__(
@@ -43,27 +47,33 @@ class Batches:
         self.chunk_size = None if mode == "train" else chunk_size
         self.dtype, self.device = dtype, device
         self.kept: list[Pair] | None = []
-        self.size, self.count, kept_bytes, first = 0, 0, 0, []
-        for x, y in self.read():
-            self.size += len(x)
-            self.count += 1
-            first.append(fingerprint(x, y))
-            kept_bytes += x.nbytes + y.nbytes
-            if self.kept is not None:
-                self.kept.append((x, y))
-            if kept_bytes > KEEP_BYTES:
-                self.kept = None
+        # One state for both passes: with a state each, random augmentation would repeat itself.
+        with same_random_state(torch.device(device)):
+            first = list(self.look())
+            second = None if is_pair(data) else [fingerprint(x, y) for x, y in self.read()]
+        self.size, self.count = sum(n for n, _ in first), len(first)
         if self.size == 0:
             raise ValueError("the data set is empty: no sample to average the loss over")
-        if not is_pair(data):
-            self.refuse_if_changed(first, [fingerprint(x, y) for x, y in self.read()])
+        if second is not None:
+            self.refuse_if_changed([code for _, code in first], second)
+
+    def look(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Length and fingerprint of every chunk; keeps the chunks while they fit."""
+        kept_bytes = 0
+        for x, y in self.read():
+            yield len(x), fingerprint(x, y)
+            kept_bytes += x.nbytes + y.nbytes
+            if kept_bytes > KEEP_BYTES:
+                self.kept = None
+            if self.kept is not None:
+                self.kept.append((x, y))
 
     def __iter__(self) -> Iterator[Pair]:
         for x, y in self.kept if self.kept is not None else self.read():
-            yield self.placed(x), y.to(self.device, self.dtype if y.is_floating_point() else None)
+            yield self.placed(x), self.placed(y)
 
-    def placed(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self.device, self.dtype if x.is_floating_point() else None)
+    def placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     def read(self) -> Iterator[Pair]:
         """One pass over the source, merged and cut to `chunk_size` unless that is None."""
@@ -74,6 +84,10 @@ class Batches:
             if self.chunk_size is None:
                 yield x, y
                 continue
+            if waiting and not can_be_joined(waiting[0], (x, y)):
+                if count:
+                    yield joined(waiting)
+                waiting, count = [], 0
             waiting.append((x, y))
             count += len(x)
             if count >= self.chunk_size:
@@ -93,11 +107,13 @@ class Batches:
                 "not a generator"
             )
         if self.chunk_size is None:
-            same = len(first) == len(second) and all(map(torch.allclose, first, second))
             what = "other batches (is it shuffled? then batch statistics differ from pass to pass)"
+        elif self.kept is None:
+            what = "other chunks (is it shuffled? data this large are read again for every pass)"
         else:
-            same = torch.allclose(sum(first), sum(second), rtol=1e-9, atol=1e-9)
             what = "other samples (random augmentation, perhaps)"
+            first, second = [sum(first)], [sum(second)]
+        same = len(first) == len(second) and all(map(same_samples, first, second))
         if not same:
             raise ValueError(
                 f"the loader gives {what} on its second pass, so the operator is ill-defined: "
@@ -134,11 +150,25 @@ def joined(pairs: list[Pair]) -> Pair:
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 
+def can_be_joined(a: Pair, b: Pair) -> bool:
+    return all(s.shape[1:] == t.shape[1:] and s.dtype == t.dtype for s, t in zip(a, b, strict=True))
+
+
 def fingerprint(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Three sums over samples that do not depend on their order, but do on flips and shifts."""
+    """Sums over samples that do not depend on their order, but do on flips and shifts; (2, 4).
+
+    The second row holds the same sums of absolute values: the scale of the first row's rounding.
+    """
     generator = torch.Generator().manual_seed(0)
     flat = x.detach().reshape(len(x), math.prod(x.shape[1:])).double().cpu()
     labels = y.detach().reshape(len(y), math.prod(y.shape[1:])).double().cpu()
     code = flat @ torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
     label = labels @ torch.randn(labels.shape[1], generator=generator, dtype=torch.float64)
-    return torch.stack([code.sum(), code.square().sum(), (code * label).sum()])
+    terms = torch.stack([code, code.square(), code * label, torch.ones_like(code)])
+    return torch.stack([terms.sum(1), terms.abs().sum(1)])
+
+
+def same_samples(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Equal up to rounding, relative to the data; a nan is not a change, and told of elsewhere."""
+    changed = (first - second).abs() > 1e-9 * torch.maximum(first[1], second[1])
+    return not changed.any()
