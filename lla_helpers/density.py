@@ -145,7 +145,9 @@ class SpectralDensity:
         extra = {} if self.steps is None else {"steps": self.steps}
         if self.validity is not None:
             v = self.validity
-            extra["validity"] = np.array([v.asymmetry, v.nonlinearity, v.gradient_error])
+            extra["validity"] = np.array(
+                [v.asymmetry, v.nonlinearity, v.gradient_error, v.precision]
+            )
             extra["notes"] = np.array(v.notes, dtype=np.str_)
         with open(path, "wb") as file:
             np.savez(file, nodes=self.nodes, weights=self.weights, dim=self.dim, **extra)
@@ -157,9 +159,8 @@ class SpectralDensity:
             with np.load(path, allow_pickle=False) as f:
                 validity = None
                 if "validity" in f:
-                    validity = Validity(
-                        *map(float, f["validity"]), notes=tuple(map(str, f["notes"]))
-                    )
+                    *numbers, precision = map(float, f["validity"])
+                    validity = Validity(*numbers, tuple(map(str, f["notes"])), precision)
                 steps = int(f["steps"]) if "steps" in f else None
                 return cls(f["nodes"], f["weights"], int(f["dim"]), steps, validity)
         except FileNotFoundError:
