@@ -68,9 +68,23 @@ class Batches:
             if self.kept is not None:
                 self.kept.append((x, y))
 
+    @property
+    def longest(self) -> int:
+        """Samples in the largest chunk; "train" mode keeps the batches, so the first stands."""
+        return min(self.chunk_size, self.size) if self.chunk_size else len(next(iter(self))[0])
+
+    def rechunk(self, chunk_size: int) -> None:
+        """Cut the samples anew. Only where batches do not matter, in "eval" mode."""
+        self.chunk_size = chunk_size
+        self.count = math.ceil(self.size / chunk_size)
+        if self.kept is not None:
+            x, y = joined(self.kept)
+            self.kept = list(zip(x.split(chunk_size), y.split(chunk_size), strict=True))
+
     def __iter__(self) -> Iterator[Pair]:
-        for x, y in self.kept if self.kept is not None else self.read():
-            yield self.placed(x), self.placed(y)
+        with same_random_state(torch.device(self.device)):
+            for x, y in self.kept if self.kept is not None else self.read():
+                yield self.placed(x), self.placed(y)
 
     def placed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
