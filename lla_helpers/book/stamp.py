@@ -22,6 +22,7 @@ from lla_helpers.book.errors import BadInput
 from lla_helpers.book.notebook import code_cells, source, tags
 from lla_helpers.book.verdicts import claims_of
 
+MAGIC = re.compile(r"(?m)^(\s*)(?:%%?\w|!).*")
 KEY = "lla"  # where a notebook's metadata keeps its stamp
 
 
@@ -111,7 +112,7 @@ def parsed(code: str) -> list[ast.stmt]:
     try:
         return ast.parse(code, "code cell").body
     except SyntaxError:
-        return ast.parse(re.sub(r"(?m)^(\s*)[%!].*", r"\1pass", code), "code cell").body
+        return ast.parse(MAGIC.sub(r"\1pass", code), "code cell").body
 
 
 def mentions(text: str, name: str) -> bool:

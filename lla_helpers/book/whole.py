@@ -46,7 +46,7 @@ def refresh(
 
     def run(candidates: Sequence[Chapter]) -> list[str]:
         stamper = Stamper(book)
-        loaded = {chapter: loads(chapter.path.read_bytes(), chapter.name) for chapter in candidates}
+        loaded = {chapter: chapter.load() for chapter in candidates}
         stale = [c for c in candidates if everything or any(stored_faults(stamper, c, loaded[c]))]
         stamps = {chapter.name: stamper.stamp(chapter, loaded[chapter]) for chapter in stale}
         by_name = {chapter.name: chapter for chapter in stale}
