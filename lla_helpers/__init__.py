@@ -10,6 +10,9 @@ EXPORTS = {
     "slq": "density",
     "SpectralDensity": "density",
     "top_eigenpairs": "lanczos",
+    "hutchinson_trace": "trace",
+    "criteria": "criteria",
+    "hesd_type": "criteria",
 }
 
 __all__ = list(EXPORTS)

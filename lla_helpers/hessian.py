@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lla_helpers.batches import Batches, Pair
 from lla_helpers.model_view import ModelView, same_random_state
+from lla_helpers.ranks import over_ranks, refuse_if_weights_differ
 from lla_helpers.validity import Validity, check_operator
 
 KINDS = ("hessian", "ggn")
@@ -26,6 +27,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
 
 DENSE_LIMIT = 10_000
+USUAL_CHUNK = 512
+LIGHT_GRAPH = 32 * 2**20
 
 
 @dataclass
@@ -48,11 +51,16 @@ class Hessian:
     kind: "hessian", or "ggn" for the generalised Gauss-Newton matrix J^T H_l J.
     mode: "eval"; or "train", where the batches as given are the batches (a pair is one batch) and
         `chunk_size` is ignored.
-    chunk_size: samples in one pass of "eval" mode. block_size: vectors that share a pass.
+    chunk_size: samples in one pass of "eval" mode; None for 512, more where a sample's graph is so
+        small that overhead would dominate, fewer where one chunk's graph would burst the cap.
+    block_size: vectors that `slq` sends through together; a chunk beyond the cap is then rebuilt
+        once for the block. None for 1 where every graph is kept, else 4.
     dtype, device: where it computes; by default those of the parameters.
-    memory_cap: GiB that the kept graphs may take; chunks beyond it are rebuilt for every product.
+    memory_cap: GiB for graphs and, in `slq`, Lanczos vectors. Half of it is the graphs': those that
+        fit are kept, the others are rebuilt for every block of products.
 
-    The weights are those at construction. Nothing of the model changes.
+    The weights are those at construction. Nothing of the model changes. Where torch.distributed is
+    initialised, `data` is this rank's shard, and every sum runs over all ranks.
 
     Raises ValueError or TypeError, in one sentence, when the operator would be ill-defined: empty
     data, a loss that is no scalar, no mean over samples or not finite, outputs that are random
@@ -68,7 +76,7 @@ class Hessian:
         params: str | list[str] | None = None,
         kind: str = "hessian",
         mode: str = "eval",
-        chunk_size: int = 512,
+        chunk_size: int | None = None,
         block_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -78,18 +86,28 @@ class Hessian:
             raise ValueError(f"kind must be 'hessian' or 'ggn', not {kind!r}")
         if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
             raise ValueError(f"block_size must be a positive integer, not {block_size!r}")
-        if not memory_cap >= 0:
-            raise ValueError(f"memory_cap is a number of GiB, at least 0, not {memory_cap!r}")
+        if not memory_cap > 0:
+            raise ValueError(f"memory_cap is a number of GiB, more than 0, not {memory_cap!r}")
         self.view = ModelView(model, params, mode, dtype, device)
         self.loss_fn, self.kind, self.memory_cap = loss_fn, kind, memory_cap
-        self.batches = Batches(data, chunk_size, mode, self.view.dtype, self.view.device)
-        self.block_size = block_size
+        self.batches = Batches(
+            data, USUAL_CHUNK if chunk_size is None else chunk_size, mode, self.dtype, self.device
+        )
+        refuse_if_weights_differ(self.view.theta.values())
+        self.total = int(over_ranks(torch.tensor(self.batches.size)))
         self.graphs: list[FirstPass] = []
         self.products = 0
         with same_random_state(self.device):
             self.loss_dtype = loss_dtype(self.view, loss_fn, self.sample())
             refuse_if_ill_defined(self.view, loss_fn, self.sample())
-            self.kept = self.how_many_fit()
+            each = self.bytes_per_sample()
+            room = memory_cap * 2**30 / 2
+            if chunk_size is None and mode == "eval":
+                self.batches.rechunk(suitable_chunk(each, room))
+            # One chunk's graph is rebuilt beside the kept ones, unless all are kept.
+            fit = int(room / max(each * self.batches.longest, 1))
+            self.kept = fit if fit >= self.batches.count else max(fit - 1, 0)
+        self.block_size = block_size or (1 if self.kept >= self.batches.count else 4)
 
     # What it is ------------------------------------------------------------------------------
 
@@ -112,7 +130,7 @@ class Hessian:
 
     def __repr__(self) -> str:
         return (
-            f"Hessian(kind={self.kind!r}, P={self.view.size}, N={self.batches.size}, "
+            f"Hessian(kind={self.kind!r}, P={self.view.size}, N={self.total}, "
             f"mode={self.view.mode!r}, dtype={self.dtype})"
         )
 
@@ -137,6 +155,7 @@ class Hessian:
             for column, total in zip(columns, result, strict=True):
                 product = first_pass.product(self.view.unflatten(column))
                 total += self.view.flatten(product)
+        result = over_ranks(result)
         if not torch.isfinite(result).all():
             raise FloatingPointError(
                 "the Hessian-vector product is not finite: the loss is too large or has no second "
@@ -146,11 +165,12 @@ class Hessian:
 
     def gradient(self) -> Tensor:
         """dL/d theta, shape (P,)."""
-        return sum(self.view.flatten(f.gradient) for f in self.first_passes()).detach()
+        total = sum(self.view.flatten(f.gradient) for f in self.first_passes())
+        return over_ranks(total.detach())
 
     def loss(self) -> float:
         """L(theta), the mean over all samples."""
-        return float(sum(f.loss.detach().double() for f in self.first_passes()))
+        return float(over_ranks(sum(f.loss.double() for f in self.first_passes())))
 
     def dense(self, limit: int = DENSE_LIMIT) -> Tensor:
         """The matrix, shape (P, P). Raises ValueError when P is larger than `limit`."""
@@ -172,6 +192,7 @@ class Hessian:
         """Asymmetry, non-linearity, and whether the gradient is that of the loss, hooks named."""
         with same_random_state(self.device):
             error = gradient_error(self.view, self.loss_fn, self.sample(), seed)
+            error = float(over_ranks(torch.tensor(error), "max"))
             notes = tuple(suspects(self.view, self.sample()[0]))
         found = check_operator(self, seed)
         return replace(found, gradient_error=error, notes=notes)
@@ -209,7 +230,7 @@ class Hessian:
             yield first_pass
 
     def first_pass(self, x: Tensor, y: Tensor) -> FirstPass:
-        share = len(x) / self.batches.size
+        share = len(x) / self.total
         with same_random_state(self.device):
             outputs = forward(self.view, x).to(self.loss_dtype)
         build = hessian_product if self.kind == "hessian" else ggn_product
@@ -220,17 +241,18 @@ class Hessian:
         x, y = next(iter(self.batches))
         return (x, y) if self.view.mode == "train" else (x[:size], y[:size])
 
-    def how_many_fit(self) -> int:
-        """How many chunks' graphs stay under `memory_cap`, with room for one that is rebuilt."""
+    def bytes_per_sample(self) -> float:
         x, y = self.sample()
-        chunk = self.batches.chunk_size or len(x)
-        one = (
-            graph_bytes(lambda: self.first_pass(x, y), self.view)
-            * min(chunk, self.batches.size)
-            / len(x)
-        )
-        fit = int(self.memory_cap * 2**30 / max(one, 1))
-        return fit if fit >= self.batches.count else max(fit - 1, 0)
+        return graph_bytes(lambda: self.first_pass(x, y), self.view) / len(x)
+
+
+def suitable_chunk(each: float, room: float) -> int:
+    """Samples a chunk, from the bytes of one sample's graph and the room for graphs.
+
+    512, but as many as make 32 MiB where samples are light: below that a pass is mostly overhead.
+    A third of the room at most: a product takes about as much again as the graph that it walks.
+    """
+    return max(1, min(max(USUAL_CHUNK, int(LIGHT_GRAPH / each)), int(room / 3 / each)))
 
 
 def hessian_product(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor], view) -> FirstPass:
@@ -389,45 +411,35 @@ def graph_bytes(build: Callable[[], FirstPass], view: ModelView) -> int:
 
 
 def gradient_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> float:
-    """|g.v - (L(theta + h v) - L(theta - h v)) / 2h| / |g.v| along the gradient, in float64.
+    """|g.v - (L(theta + h v) - L(theta - h v)) / 2h| / |g.v| near the gradient's direction.
 
-    An honest gradient gives about 1e-9. A hook or a gradient-reversal layer in the graph gives a
-    gradient that belongs to no loss. nan when the model does not run in float64.
+    In float64, at the best of several step sizes h: a small loss needs long steps, kinks short
+    ones. An honest gradient gives 1e-6 or less. A hook or a gradient-reversal layer in the graph
+    gives a gradient that belongs to no loss. nan when the model does not run in float64.
     """
     double = view.converted(torch.float64)
     x, y = (t.double() if t.is_floating_point() else t for t in sample)
-    leaves = list(double.theta.values())
+    theta = double.theta
     try:
-        gradient = torch.autograd.grad(
-            loss_fn(double(double.theta, x), y), leaves, allow_unused=True, materialize_grads=True
-        )
-        norm = torch.sqrt(sum(g.square().sum() for g in gradient)).item()
-        if norm == 0.0:
+        gradient = derivative(loss_fn(double(theta, x), y), list(theta.values()))
+        g = double.flatten(gradient)
+        if g.norm() == 0:
             return 0.0
-        size = math.sqrt(sum(p.square().sum().item() for p in leaves)) or 1.0
-        generator = torch.Generator().manual_seed(seed)
-        noise = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in leaves]
-        scale = math.sqrt(sum(n.square().sum().item() for n in noise))
-        v = [g / norm + n.to(g) / scale for g, n in zip(gradient, noise, strict=True)]
-        h = 1e-6 * size
+        noise = torch.randn(len(g), generator=torch.Generator().manual_seed(seed)).to(g)
+        v = g / g.norm() + noise / noise.norm()
+        size = double.flatten(theta.values()).detach().norm().item() or 1.0
+
+        def loss_at(t: float) -> float:
+            moved = zip(theta.items(), double.unflatten(v), strict=True)
+            return loss_fn(double({n: p + t * d for (n, p), d in moved}, x), y).item()
+
         with torch.no_grad():
-            ends = [
-                loss_fn(
-                    double(
-                        {
-                            k: p + s * h * w
-                            for (k, p), w in zip(double.theta.items(), v, strict=True)
-                        },
-                        x,
-                    ),
-                    y,
-                ).item()
-                for s in (1, -1)
-            ]
+            steps = [size * h for h in (1e-6, 1e-5, 1e-4, 1e-3)]
+            slopes = [(loss_at(h) - loss_at(-h)) / (2 * h) for h in steps]
     except RuntimeError:
         return math.nan
-    slope = sum((g * w).sum().item() for g, w in zip(gradient, v, strict=True))
-    return abs(slope - (ends[0] - ends[1]) / (2 * h)) / max(abs(slope), norm)
+    expected = (g @ v).item()
+    return min(abs(expected - slope) for slope in slopes) / max(abs(expected), g.norm().item())
 
 
 def suspects(view: ModelView, x: Tensor) -> Iterator[str]:
