@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def lanczos(op, start: Tensor, steps: int, *, reorthogonalise: bool = True, on_s
     (Lanczos 1950; Paige 1972; Parlett, The Symmetric Eigenvalue Problem, ch. 13.)
     """
     size = op.shape[0]
-    if not isinstance(steps, int) or steps < 1:
+    if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps must be a positive integer, not {steps!r}")
     steps = min(steps, size)
     q = start.reshape(size, -1).T.to(op.dtype).contiguous()
@@ -132,24 +133,27 @@ def top_eigenpairs(
 
     Lanczos with full re-orthogonalisation and thick restarts (Wu and Simon 2000), stopped when
     every residual |A y - lambda y| is at most `tol` times the largest |Ritz value|, by default
-    eps^(2/3) of the operator's dtype. Then a second random direction is let in, and the answer must
+    eps^(2/3) of the operator's dtype. Then another random direction is let in, and the answer must
     stand: an eigenvector that the first start vector missed shows itself (a repeated eigenvalue).
     Warns NotConverged, naming the residual, when `max_products` do not suffice.
     Raises ValueError for k outside 1..P or another `which`.
     """
     size = op.shape[0]
-    if not isinstance(k, int) or not 1 <= k <= size:
+    if not isinstance(k, Integral) or not 1 <= k <= size:
         raise ValueError(f"asked for k = {k!r} eigenpairs of an operator of dimension {size}")
     if which not in ORDER:
         raise ValueError(f"which must be 'LA', 'SA' or 'LM', not {which!r}")
     tol = torch.finfo(op.dtype).eps ** (2 / 3) if tol is None else tol
     space = KrylovSpace(op, seed, width=min(size, max(2 * k + 20, 40)))
     space.grow(min(2 * k, space.width))
-    settled = False
+    before = None
     while True:
         values, vectors, residuals = space.ritz_pairs(ORDER[which])
         scale = abs(values).max(initial=0.0)
         enough = len(values) >= k and (residuals[:k] <= tol * scale).all()
+        if before is not None:
+            enough = enough and stands_apart(ORDER[which](values), residuals, k, tol * scale)
+        settled = before is not None and abs(values[:k] - before).max() <= tol * scale
         if space.filled == size or (enough and settled):
             break
         if space.products >= max_products:
@@ -161,16 +165,23 @@ def top_eigenpairs(
             )
             break
         if enough:
-            settled = True
+            before = values[:k]
             space.restart(values, vectors, keep=k, fresh=True)
-            space.grow(min(20, space.width - space.filled))
-            after, _, _ = space.ritz_pairs(ORDER[which])
-            settled = bool(abs(after[:k] - values[:k]).max() <= tol * scale)
-            continue
-        if space.filled >= space.width:
+        elif space.filled >= space.width:
             space.restart(values, vectors, keep=min(k + 8, space.width - 10))
         space.grow(min(10, space.width - space.filled))
     return values[:k], vectors[:, :k]
+
+
+def stands_apart(keys: np.ndarray, residuals: np.ndarray, k: int, tol: float) -> bool:
+    """Is the first Ritz value beyond the k clearly worse than they are, or an eigenvalue itself?
+
+    `keys` are ascending. A fresh direction approaches the best eigenvalue of the complement from
+    below: while its residual is comparable with its distance to the k, it may still overtake them.
+    """
+    if len(keys) <= k:
+        return False
+    return residuals[k] <= max(tol, 0.1 * (keys[k] - keys[k - 1]))
 
 
 class KrylovSpace:
@@ -178,7 +189,7 @@ class KrylovSpace:
 
     def __init__(self, op, seed: int, width: int):
         self.op, self.width = op, width
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(int(seed))
         self.device = getattr(op, "device", torch.device("cpu"))
         self.rows = torch.zeros(width, op.shape[0], dtype=op.dtype, device=self.device)
         self.s = np.zeros((width, width))
