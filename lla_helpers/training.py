@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lla_helpers.model_view import in_mode, same_random_state
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
@@ -22,13 +26,19 @@ def train(
     seed: int = 0,
     loss_fn=F.cross_entropy,
 ) -> list[float]:
-    """Train in place; the mean training loss of each epoch. `seed` orders the minibatches.
+    """Train in place; the mean training loss of each epoch. `seed` orders the minibatches
+    and draws what the model draws (dropout).
 
     Raises ValueError for an unknown optimizer or an empty data set, FloatingPointError, naming the
     step, when the loss is no longer finite.
     """
     if optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}")
+        near = difflib.get_close_matches(str(optimizer).lower(), OPTIMIZERS, n=1, cutoff=0.3)
+        raise ValueError(
+            f"unknown optimizer {optimizer!r}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+            + f" Known: {', '.join(OPTIMIZERS)}"
+        )
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"training needs as many labels as samples, not {len(x)} and {len(y)}")
     options = {"momentum": momentum} if optimizer == "sgd" else {}
@@ -36,20 +46,22 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     model.train()
     history, step = [], 0
-    for _ in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(x), generator=generator).split(batch_size):
-            loss = loss_fn(model(x[batch]), y[batch])
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {step}: try a smaller lr than {lr:g}"
-                )
-            steps.zero_grad()
-            loss.backward()
-            steps.step()
-            total += loss.item() * len(batch)
-            step += 1
-        history.append(total / len(x))
+    with same_random_state(x.device):  # dropout masks come from `seed`, too
+        torch.manual_seed(seed)
+        for _ in range(epochs):
+            total = 0.0
+            for batch in torch.randperm(len(x), generator=generator).split(batch_size):
+                loss = loss_fn(model(x[batch]), y[batch])
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the loss is {loss.item()} at step {step}: try a smaller lr than {lr:g}"
+                    )
+                steps.zero_grad()
+                loss.backward()
+                steps.step()
+                total += loss.item() * len(batch)
+                step += 1
+            history.append(total / len(x))
     model.eval()
     return history
 
@@ -57,8 +69,5 @@ def train(
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Share of samples whose largest output is their label, in eval mode."""
-    before = model.training
-    model.eval()
-    share = (model(x).argmax(1) == y).double().mean().item()
-    model.train(before)
-    return share
+    with in_mode(model, "eval"):
+        return (model(x).argmax(1) == y).double().mean().item()
