@@ -83,6 +83,10 @@ class Rule:
     statement: str
     conditions: tuple[Condition, ...]
 
+    def __post_init__(self) -> None:
+        if not self.conditions:
+            raise ValueError(f"claim {self.id}: a rule needs at least one condition")
+
     def judge(self, measured: Mapping[str, Sequence[float] | Interval], why: str = "") -> Claim:
         """Compare `measured[condition.what]`, values over seeds or an Interval, with its bound.
 
@@ -125,7 +129,7 @@ class Claims(list):
     """A list of judged claims that a notebook displays, and keeps as a JSON output."""
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        data = json.loads(json.dumps([asdict(claim) for claim in self], allow_nan=True))
+        data = json.loads(json.dumps([asdict(claim) for claim in self], default=float))
         return {MIME: finite(data), "text/html": as_html(data), "text/plain": as_text(data)}
 
 
@@ -139,10 +143,11 @@ def finite(data):
 
 
 def numbers(row: Mapping) -> str:
-    """The measured number of one row in words."""
-    if row["n"] < 2:
-        return f"{row['value']:.3g} (one run)"
-    return f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}"
+    """The measured number of one row in words; a stored row has None for what is not finite."""
+    value, low, high = (
+        "?" if row[k] is None else f"{row[k]:.3g}" for k in ("value", "low", "high")
+    )
+    return f"{value} (one run)" if row["n"] < 2 else f"{value} [{low}, {high}], n = {row['n']}"
 
 
 def as_text(data: Sequence[Mapping]) -> str:
@@ -169,7 +174,8 @@ def as_html(data: Sequence[Mapping]) -> str:
             else:
                 cells += f'<td colspan="3">{html.escape(claim["why"])}</td>'
             if i == 0:
-                cells += f"<td{span}><strong>{html.escape(claim['verdict'])}</strong></td>"
+                why = f"<br>{html.escape(claim['why'])}" if row and claim["why"] else ""
+                cells += f"<td{span}><strong>{html.escape(claim['verdict'])}</strong>{why}</td>"
             body.append(f"<tr>{cells}</tr>")
     head = "".join(
         f'<th scope="col">{title}</th>'
