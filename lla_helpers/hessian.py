@@ -434,7 +434,7 @@ def gradient_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> f
             return loss_fn(double({n: p + t * d for (n, p), d in moved}, x), y).item()
 
         with torch.no_grad():
-            steps = [size * h for h in (1e-6, 1e-5, 1e-4, 1e-3)]
+            steps = [size * h for h in (1e-8, 1e-7, 1e-6, 1e-5)]
             slopes = [(loss_at(h) - loss_at(-h)) / (2 * h) for h in steps]
     except RuntimeError:
         return math.nan
