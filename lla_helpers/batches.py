@@ -75,11 +75,12 @@ class Batches:
 
     def rechunk(self, chunk_size: int) -> None:
         """Cut the samples anew. Only where batches do not matter, in "eval" mode."""
+        if chunk_size == self.chunk_size:
+            return
         self.chunk_size = chunk_size
-        self.count = math.ceil(self.size / chunk_size)
         if self.kept is not None:
-            x, y = joined(self.kept)
-            self.kept = list(zip(x.split(chunk_size), y.split(chunk_size), strict=True))
+            self.kept = list(cut(self.kept, chunk_size))
+        self.count = sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Pair]:
         with same_random_state(torch.device(self.device)):
@@ -91,28 +92,8 @@ class Batches:
 
     def read(self) -> Iterator[Pair]:
         """One pass over the source, merged and cut to `chunk_size` unless that is None."""
-        waiting: list[Pair] = []
-        count = 0
-        for pair in self.source:
-            x, y = checked(pair)
-            if self.chunk_size is None:
-                yield x, y
-                continue
-            if waiting and not can_be_joined(waiting[0], (x, y)):
-                if count:
-                    yield joined(waiting)
-                waiting, count = [], 0
-            waiting.append((x, y))
-            count += len(x)
-            if count >= self.chunk_size:
-                x, y = joined(waiting)
-                whole = count - count % self.chunk_size
-                yield from zip(
-                    x[:whole].split(self.chunk_size), y[:whole].split(self.chunk_size), strict=True
-                )
-                waiting, count = [(x[whole:], y[whole:])], count - whole
-        if count:
-            yield joined(waiting)
+        pairs = map(checked, self.source)
+        return pairs if self.chunk_size is None else cut(pairs, self.chunk_size)
 
     def refuse_if_changed(self, first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
         if not second:
@@ -162,6 +143,26 @@ def joined(pairs: list[Pair]) -> Pair:
     if len(pairs) == 1:
         return pairs[0]
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+
+
+def cut(pairs: Iterable[Pair], size: int) -> Iterator[Pair]:
+    """The same samples in pairs of `size`; fewer at the end, or where the next cannot be joined."""
+    waiting: list[Pair] = []
+    count = 0
+    for x, y in pairs:
+        if waiting and not can_be_joined(waiting[0], (x, y)):
+            if count:
+                yield joined(waiting)
+            waiting, count = [], 0
+        waiting.append((x, y))
+        count += len(x)
+        if count >= size:
+            x, y = joined(waiting)
+            whole = count - count % size
+            yield from zip(x[:whole].split(size), y[:whole].split(size), strict=True)
+            waiting, count = [(x[whole:], y[whole:])], count - whole
+    if count:
+        yield joined(waiting)
 
 
 def can_be_joined(a: Pair, b: Pair) -> bool:
