@@ -188,6 +188,8 @@ def slq(
     deflate: find this many eigenpairs of largest modulus first; they enter every row exactly, with
     weight 1/P and before the others, and the probes see only their complement.
 
+    Lanczos vectors that would take more than half of `op.memory_cap` are kept on disk.
+
     Raises ValueError for steps or probes below 1, or a seed or deflate below 0.
     """
     for name, value, least in (
@@ -204,6 +206,8 @@ def slq(
     validity = op.check() if hasattr(op, "check") else check_operator(op)
     signs = torch.stack([rademacher(dim, seed, i) for i in range(probes)], dim=1)
     signs = signs.to(getattr(op, "device", "cpu"), op.dtype)
+    # Half of an operator's memory cap is for the Lanczos vectors, the other for its graphs.
+    room = op.memory_cap * 2**29 if hasattr(op, "memory_cap") else None
     exact = np.empty(0)
     if deflate:
         exact, vectors = top_eigenpairs(op, deflate, "LM", seed=seed)
@@ -212,7 +216,7 @@ def slq(
     block = getattr(op, "block_size", None) or 1
     groups = signs.split(block, dim=1)
     with progress_bar(progress, total=min(steps, dim) * len(groups)) as tick:
-        runs = [lanczos(op, group, steps, on_step=tick).ritz() for group in groups]
+        runs = [lanczos(op, group, steps, room=room, on_step=tick).ritz() for group in groups]
     nodes = np.concatenate([nodes for nodes, _ in runs])
     weights = np.concatenate([weights for _, weights in runs])
     if deflate:

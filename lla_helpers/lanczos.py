@@ -8,6 +8,7 @@ by c and changes nothing else.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -16,20 +17,29 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from lla_helpers.basis import Basis
+
 
 @dataclass(frozen=True)
 class Tridiagonal:
     """Q^T A Q = T for k runs of Lanczos, one a probe.
 
     alpha (k, m) and beta (k, m - 1), float64, are the diagonals of each T. `length` (k,) counts the
-    steps before breakdown; entries beyond it are zero. basis (k, m, P) has the Lanczos vectors as
-    rows.
+    steps before breakdown; entries beyond it are zero. `vectors` is a Basis.
     """
 
     alpha: np.ndarray
     beta: np.ndarray
     length: np.ndarray
-    basis: Tensor
+    vectors: Basis
+
+    @property
+    def basis(self) -> Tensor:
+        """The Lanczos vectors as rows, (k, m, P); zero after a breakdown."""
+        k, size = self.vectors.shape
+        rows = torch.cat(list(self.vectors.pieces()), dim=1)
+        missing = rows.new_zeros(k, self.alpha.shape[1] - rows.shape[1], size)
+        return torch.cat([rows, missing], dim=1)
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Ritz values and quadrature weights, (k, m) each: eigenvalues of T, (e_1 . s_j)^2.
@@ -44,14 +54,25 @@ class Tridiagonal:
         return nodes, weights
 
 
-def lanczos(op, start: Tensor, steps: int, *, reorthogonalise: bool = True, on_step=None):
+def lanczos(
+    op,
+    start: Tensor,
+    steps: int,
+    *,
+    reorthogonalise: bool = True,
+    room: float | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Tridiagonal:
     """`steps` of Lanczos from each column of `start`, shape (P,) or (P, k). Returns Tridiagonal.
 
         beta_{j+1} q_{j+1} = A q_j - alpha_j q_j - beta_j q_{j-1}
 
     A run stops early when the next vector vanishes against the size of T (breakdown: the Krylov
     space is invariant). Without `reorthogonalise` copies of converged Ritz values appear, ghosts.
-    Raises ValueError for a zero or non-finite start vector or a non-positive number of steps.
+    Lanczos vectors that take more than `room` bytes are kept on disk. `on_step` is called after
+    every step.
+
+    Raises ValueError for a zero or non-finite start vector, or a number of steps below 1.
     (Lanczos 1950; Paige 1972; Parlett, The Symmetric Eigenvalue Problem, ch. 13.)
     """
     size = op.shape[0]
@@ -64,19 +85,19 @@ def lanczos(op, start: Tensor, steps: int, *, reorthogonalise: bool = True, on_s
         raise ValueError("a start vector of Lanczos must be finite and not zero")
     q = q / norms
     k = len(q)
-    basis = torch.zeros(k, steps, size, dtype=op.dtype, device=q.device)
+    basis, previous = Basis(k, steps, size, like=q, room=room), None
     alpha, beta = np.zeros((k, steps)), np.zeros((k, max(steps - 1, 0)))
     length = np.full(k, steps)
     scale, tiny = np.zeros(k), 10 * torch.finfo(op.dtype).eps
     for j in range(steps):
-        basis[:, j] = q
+        basis.append(q)
         w = (op @ q.T).T.contiguous()
         a = (q * w).sum(1, keepdim=True)
         w = w - a * q
         if j > 0:
-            w = w - torch.as_tensor(beta[:, j - 1, None]).to(w) * basis[:, j - 1]
+            w = w - torch.as_tensor(beta[:, j - 1, None]).to(w) * previous
         if reorthogonalise:
-            w = orthogonalised(w, basis[:, : j + 1])
+            w = basis.orthogonalised(w)
         alpha[:, j] = a[:, 0].double().cpu().numpy()
         if on_step is not None:
             on_step()
@@ -91,24 +112,13 @@ def lanczos(op, start: Tensor, steps: int, *, reorthogonalise: bool = True, on_s
             break
         # A broken run goes on with zero vectors, which cost nothing and change nothing.
         alive = torch.as_tensor(length > j + 1, device=q.device)[:, None]
-        q = torch.where(alive, w / torch.where(alive, b, torch.ones_like(b)), torch.zeros_like(w))
+        previous, q = (
+            q,
+            torch.where(alive, w / torch.where(alive, b, torch.ones_like(b)), torch.zeros_like(w)),
+        )
     for i, n in enumerate(length):
         alpha[i, n:], beta[i, n - 1 :] = 0.0, 0.0
     return Tridiagonal(alpha, beta, length, basis)
-
-
-def orthogonalised(w: Tensor, basis: Tensor) -> Tensor:
-    """w (k, P) less its components along the rows of basis (k, j, P), by classical Gram-Schmidt.
-
-    Once is enough unless the vector shrinks below 1/sqrt(2) of its norm, then twice is (Parlett).
-    """
-    for _ in range(2):
-        before = w.norm(dim=1)
-        along = torch.bmm(basis, w.unsqueeze(2))
-        w = w - torch.bmm(along.transpose(1, 2), basis).squeeze(1)
-        if (w.norm(dim=1) > 0.7071 * before).all():
-            break
-    return w
 
 
 class NotConverged(UserWarning):
@@ -199,8 +209,10 @@ class KrylovSpace:
     def random_direction(self) -> Tensor:
         """A random unit vector orthogonal to the rows that are filled."""
         v = torch.randn(self.op.shape[0], generator=self.generator, dtype=torch.float64)
-        v = orthogonalised(v.to(self.device, self.op.dtype)[None], self.rows[None, : self.filled])
-        return v[0] / v.norm()
+        rows, v = self.rows[: self.filled], v.to(self.device, self.op.dtype)
+        for _ in range(2):
+            v = v - rows.T @ (rows @ v)
+        return v / v.norm()
 
     def grow(self, steps: int) -> None:
         """Append `next` and take A `next`, less its part in the rows, as the one after it."""
