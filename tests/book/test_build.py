@@ -139,6 +139,24 @@ def test_a_broken_reference_fails_the_build_and_keeps_the_old_pages(book, call):
     assert [p.name for p in (book / "_build").iterdir()] == ["html"], "no stage is left"
 
 
+def test_a_page_that_is_not_there_fails_the_build(book, call, monkeypatch):
+    """Another jupyter-book may build nothing and end well."""
+    from lla_helpers.book import render
+
+    def builds_little(stage, strict):
+        pages = stage / "_build" / "html"
+        pages.mkdir(parents=True)
+        (pages / "intro.html").write_text("")
+        return pages
+
+    monkeypatch.setattr(render, "jupyter_book", builds_little)
+    answer = call(book, "build")
+    assert (answer.code, answer.out) == (1, "")
+    left_out = "chapters/alpha, chapters/beta, chapters/scorecard, notes"
+    assert answer.err == f"error: the build left out: {left_out}\n"
+    assert list((book / "_build").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

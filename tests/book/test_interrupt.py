@@ -25,12 +25,12 @@ time.sleep(60)
 """
 
 
-def start(book, *args):
+def start(book, *args, **variables):
     return subprocess.Popen(
         [sys.executable, "-m", "lla_helpers", "--root", str(book), *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "LLA_WORKERS": "2"},
+        env={**os.environ, "LLA_WORKERS": "2", **variables},
         text=True,
     )
 
@@ -84,12 +84,16 @@ def test_an_interrupted_run_leaves_nothing(book, tmp_path, command):
     assert {path: path.read_bytes() for path in (book / "chapters").iterdir()} == before
 
 
-def test_an_interrupted_build_keeps_the_old_pages(book):
+def test_an_interrupted_build_keeps_the_old_pages(book, tmp_path):
+    """An extension of Sphinx that sleeps makes sure that the build is caught in the middle."""
+    slow = "import time\n\n\ndef setup(app):\n    open(__file__ + '.on', 'w')\n    time.sleep(60)\n"
+    (tmp_path / "slow_extension.py").write_text(slow)
+    tiny.edit(book / "_config.yml", "[sphinx_exercise]", "[sphinx_exercise, slow_extension]")
     old = book / "_build" / "html" / "index.html"
     old.parent.mkdir(parents=True)
     old.write_text("old")
-    process = start(book, "build")
-    wait_for(lambda: list((book / "_build").glob("stage-*/_build")), process)
+    process = start(book, "build", PYTHONPATH=str(tmp_path))
+    wait_for((tmp_path / "slow_extension.py.on").exists, process)
     code, out, err = interrupt(process)
     assert (code, out) == (130, "")
     assert "Traceback" not in err

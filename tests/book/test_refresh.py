@@ -1,5 +1,10 @@
 """Storing what is stale, and only that; one failure costs nothing else."""
 
+import os
+
+import pytest
+
+from lla_helpers.book.files import write_whole
 from tests.book import tiny
 
 
@@ -50,6 +55,20 @@ def test_changed_claims_take_the_scorecard_along_after_its_chapters(book, call):
     assert call(book, "check").code == 0
 
 
+def test_the_scorecard_waits_for_all_the_others(book):
+    from lla_helpers.book.chapters import Book
+    from lla_helpers.book.whole import scorecard_last
+
+    rounds = []
+
+    def run(chapters):
+        rounds.append([chapter.name for chapter in chapters])
+        return []
+
+    assert scorecard_last(Book(book).chapters()[::-1], run) == []
+    assert rounds == [["beta", "alpha"], ["scorecard"]]
+
+
 def test_one_failure_does_not_lose_the_others_results(book, call):
     before = bytes_of(book)
     tiny.edit(book / "chapters" / "alpha.ipynb", "if steps == 13", "if steps == 80")
@@ -74,3 +93,16 @@ def test_an_edit_during_the_run_is_not_overwritten(book, call):
     assert answer.code == 1
     assert answer.last == "error: beta: edited while it ran, so not stored; refresh it again"
     assert path.read_text().endswith(" ")
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "kept"
+    write_whole(path, b"old")
+
+    def full(*paths):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, b"new")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]

@@ -23,6 +23,7 @@ def test_layers_of_values_reach_the_chapter(book, call, tmp_path):
     expected = (10, 0.05, "relu", [3, 4], None, 'it\'s "a" \\n {x}', False)
     assert printed == f"{expected!r}\nscaled 20\nSECRETOUTPUT\n"
     assert "alpha: code cell 2 of 6" in answer.err, "progress, cell by cell"
+    assert all(line.startswith("alpha: ") for line in answer.err.splitlines()), "and no noise"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,13 @@ def test_a_kernel_that_dies_is_told_from_a_cell_that_fails(book, call):
     assert answer.code == 1
     assert answer.last.startswith("error: alpha, code cell 2 (`from lla_helpers import scale`): ")
     assert "its kernel died" in answer.last
+
+
+def test_a_chapter_that_stops_early_is_not_done(book, call):
+    tiny.edit(book / "lla_helpers" / "deep.py", "return 2", "raise SystemExit(0)")
+    answer = call(book, "run", "alpha")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.last.endswith(": the chapter stopped before its end")
 
 
 def test_threads_are_bounded_unless_opened_up(book, call, monkeypatch):
