@@ -9,7 +9,9 @@ Nodes are Ritz values, weights the squared first components of T's eigenvectors 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -19,8 +21,10 @@ import torch
 from scipy.special import ndtr
 from scipy.stats import wasserstein_distance
 
-from lla_helpers.lanczos import lanczos, top_eigenpairs
+from lla_helpers.lanczos import NotConverged, lanczos, top_eigenpairs
 from lla_helpers.validity import Validity, check_operator
+
+Row = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,29 @@ class SpectralDensity:
         rows = [functional(n, w) for n, w in zip(self.nodes, self.weights, strict=True)]
         return float(np.std(rows, ddof=1) / math.sqrt(self.probes))
 
+    def accuracy(self) -> float:
+        """Expected W1 to the exact spectrum over the range, from the spread of the probes alone.
+
+            E W1 ~ sqrt(2/pi) int se(F(t)) dt,  se(F(t)) = s_i(F_i(t)) / sqrt(k)
+
+        For each t the error of the mean cdf is about normal with standard error se, and its
+        absolute value has mean sqrt(2/pi) se. nan for one probe. What too few steps cost does not
+        show in it.
+        """
+        if self.probes < 2:
+            return math.nan
+        t = np.sort(self.nodes, axis=None)
+        cdfs = np.stack(
+            [
+                np.concatenate([[0.0], np.cumsum(w[np.argsort(n)])])[
+                    np.searchsorted(np.sort(n), t[:-1], side="right")
+                ]
+                for n, w in zip(self.nodes, self.weights, strict=True)
+            ]
+        )
+        se = cdfs.std(axis=0, ddof=1) / math.sqrt(self.probes)
+        return float(math.sqrt(2 / math.pi) * np.sum(se * np.diff(t)) / self.scale)
+
     def save(self, path: str | Path) -> None:
         """Write an .npz file, without pickle. `load` reads it back."""
         extra = {} if self.steps is None else {"steps": self.steps}
@@ -177,6 +204,8 @@ def slq(
     *,
     seed: int = 0,
     deflate: int = 0,
+    accuracy: float | None = None,
+    max_probes: int = 64,
     progress: bool = False,
 ) -> SpectralDensity:
     """Stochastic Lanczos quadrature: `probes` runs of `steps` Lanczos steps from random signs.
@@ -187,6 +216,9 @@ def slq(
 
     deflate: find this many eigenpairs of largest modulus first; they enter every row exactly, with
     weight 1/P and before the others, and the probes see only their complement.
+
+    accuracy: add probes, at least four, until the density's `accuracy()`, the expected W1 over the
+    range, is at most this; `max_probes` ends it, with a warning that says what was reached.
 
     Lanczos vectors that would take more than half of `op.memory_cap` are kept on disk.
 
@@ -203,26 +235,59 @@ def slq(
     dim = op.shape[0]
     if deflate >= dim:
         raise ValueError(f"deflate = {deflate} leaves nothing of an operator of dimension {dim}")
+    if accuracy is not None and not accuracy > 0:
+        raise ValueError(f"accuracy is a share of the range and must be positive, not {accuracy!r}")
     validity = op.check() if hasattr(op, "check") else check_operator(op)
-    signs = torch.stack([rademacher(dim, seed, i) for i in range(probes)], dim=1)
-    signs = signs.to(getattr(op, "device", "cpu"), op.dtype)
-    # Half of an operator's memory cap is for the Lanczos vectors, the other for its graphs.
-    room = op.memory_cap * 2**29 if hasattr(op, "memory_cap") else None
     exact = np.empty(0)
     if deflate:
         exact, vectors = top_eigenpairs(op, deflate, "LM", seed=seed)
         op = Complement(op, vectors)
-        signs = op.project(signs)
+    runs, wanted = [], probes if accuracy is None else max(probes, 4)
+    with progress_bar(progress) as tick:
+        while True:
+            runs += ritz_of_probes(op, steps, seed, range(len(runs), wanted), tick)
+            density = assembled(runs, exact, dim, steps, validity)
+            if accuracy is None or density.accuracy() <= accuracy or wanted >= max_probes:
+                break
+            # The error falls with the root of the probes: ask for what that predicts, within 2x.
+            predicted = math.ceil(wanted * (density.accuracy() / accuracy) ** 2)
+            wanted = min(max(wanted + 1, min(predicted, 2 * wanted)), max_probes)
+    if accuracy is not None and density.accuracy() > accuracy:
+        warnings.warn(
+            f"{wanted} probes reach an accuracy of {density.accuracy():.1e} of the range, not "
+            f"{accuracy:.1e}: raise max_probes, or deflate",
+            NotConverged,
+            stacklevel=2,
+        )
+    return density
+
+
+def ritz_of_probes(op, steps: int, seed: int, numbers: range, tick) -> list[Row]:
+    """Ritz values and weights of the probes with these numbers, a block of them at a time."""
     block = getattr(op, "block_size", None) or 1
-    groups = signs.split(block, dim=1)
-    with progress_bar(progress, total=min(steps, dim) * len(groups)) as tick:
-        runs = [lanczos(op, group, steps, room=room, on_step=tick).ritz() for group in groups]
-    nodes = np.concatenate([nodes for nodes, _ in runs])
-    weights = np.concatenate([weights for _, weights in runs])
-    if deflate:
-        nodes = np.hstack([np.tile(exact, (probes, 1)), nodes])
-        share = (dim - deflate) / dim
-        weights = np.hstack([np.full((probes, deflate), 1 / dim), share * weights])
+    # Half of an operator's memory cap is for the Lanczos vectors, the other for its graphs.
+    room = op.memory_cap * 2**29 if getattr(op, "memory_cap", None) else None
+    rows: list[Row] = []
+    for first in range(numbers.start, numbers.stop, block):
+        group = range(first, min(first + block, numbers.stop))
+        signs = torch.stack([rademacher(op.shape[0], seed, i) for i in group], dim=1)
+        signs = signs.to(getattr(op, "device", "cpu"), op.dtype)
+        if isinstance(op, Complement):
+            signs = op.project(signs)
+        nodes, weights = lanczos(op, signs, steps, room=room, on_step=tick).ritz()
+        rows += zip(nodes, weights, strict=True)
+    return rows
+
+
+def assembled(
+    rows: list[Row], exact: np.ndarray, dim: int, steps: int, validity: Validity
+) -> SpectralDensity:
+    """The density of some rows, with exact nodes of weight 1/P before each."""
+    nodes, weights = (np.stack(arrays) for arrays in zip(*rows, strict=True))
+    if len(exact):
+        k, share = len(exact), (dim - len(exact)) / dim
+        nodes = np.hstack([np.tile(exact, (len(nodes), 1)), nodes])
+        weights = np.hstack([np.full((len(weights), k), 1 / dim), share * weights])
     return SpectralDensity(nodes, weights, dim, steps, validity)
 
 
@@ -241,6 +306,7 @@ class Complement:
         self.shape, self.dtype = op.shape, op.dtype
         self.device = getattr(op, "device", vectors.device)
         self.block_size = getattr(op, "block_size", None)
+        self.memory_cap = getattr(op, "memory_cap", None)
 
     def project(self, v: torch.Tensor) -> torch.Tensor:
         return v - self.vectors @ (self.vectors.T @ v)
@@ -249,20 +315,13 @@ class Complement:
         return self.project(self.op @ self.project(v))
 
 
-class progress_bar:
-    """A tqdm bar on stderr while `wanted`; gives the function that advances it."""
+@contextmanager
+def progress_bar(wanted: bool) -> Iterator[Callable[[], None] | None]:
+    """A count of Lanczos steps on stderr while `wanted`; gives the function that advances it."""
+    if not wanted:
+        yield None
+        return
+    from tqdm import tqdm
 
-    def __init__(self, wanted: bool, total: int):
-        self.wanted, self.total = wanted, total
-
-    def __enter__(self):
-        if not self.wanted:
-            return None
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=self.total, desc="Lanczos", unit="step")
-        return self.bar.update
-
-    def __exit__(self, *_):
-        if self.wanted:
-            self.bar.close()
+    with tqdm(desc="Lanczos", unit="step") as bar:
+        yield bar.update
