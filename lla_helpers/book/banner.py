@@ -37,11 +37,11 @@ def banner(
     if values:
         lines = [(name, repr(parameters[name].default), repr(v)) for name, v in values.items()]
         parts += ["What differs from the defaults:", ""]
-        parts += [as_html(("parameter", "default", "this run"), lines), ""]
+        parts += [as_html("parameters changed", ("parameter", "default", "this run"), lines), ""]
     else:
         parts[0] = "```{admonition} A rerun at the defaults"
         parts += ["Nothing differs from the defaults.", ""]
     parts += [summary(rows), ""]
     if rows:
-        parts += [as_html(HEADER, [cells(row) for row in rows]), ""]
+        parts += [as_html("claims compared", HEADER, [cells(row) for row in rows]), ""]
     return "\n".join([*parts, "```"])

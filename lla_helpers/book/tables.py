@@ -14,12 +14,12 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def as_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_html(label: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same table as HTML, on one line, everything escaped: it goes into a page as it stands."""
     head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in header)
     body = "".join(f"<tr>{''.join(map(td, row))}</tr>" for row in rows)
     return (
-        '<div class="claims-scroller" tabindex="0" role="region" aria-label="comparison">'
+        f'<div class="claims-scroller" tabindex="0" role="region" aria-label="{label}">'
         f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
