@@ -11,8 +11,8 @@ EXPORTS = {
     "SpectralDensity": "density",
     "top_eigenpairs": "lanczos",
     "hutchinson_trace": "trace",
-    "criteria": "criteria",
-    "hesd_type": "criteria",
+    "criteria": "hesd",
+    "hesd_type": "hesd",
 }
 
 __all__ = list(EXPORTS)
