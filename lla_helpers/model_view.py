@@ -114,7 +114,9 @@ def choose(everything: dict[str, Tensor], params: str | Sequence[str] | None) ->
                 else "the model has no parameters"
             )
         return names
-    globs = [params] if isinstance(params, str) else list(params)
+    globs = [params] if isinstance(params, str) else params
+    if not isinstance(globs, Sequence) or not all(isinstance(glob, str) for glob in globs):
+        raise TypeError(f"params is a glob over parameter names or a list of them, not {params!r}")
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in everything):
             near = difflib.get_close_matches(glob, everything, n=3, cutoff=0.3)
