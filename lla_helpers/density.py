@@ -267,6 +267,9 @@ def ritz_of_probes(op, steps: int, seed: int, numbers: range, tick) -> list[Row]
     block = getattr(op, "block_size", None) or 1
     # Half of an operator's memory cap is for the Lanczos vectors, the other for its graphs.
     room = op.memory_cap * 2**29 if getattr(op, "memory_cap", None) else None
+    if room is not None:
+        one_run = min(steps, op.shape[0]) * op.shape[0] * op.dtype.itemsize
+        block = max(1, min(block, int(room / one_run)))
     rows: list[Row] = []
     for first in range(numbers.start, numbers.stop, block):
         group = range(first, min(first + block, numbers.stop))
