@@ -72,12 +72,15 @@ def lanczos(
     Lanczos vectors that take more than `room` bytes are kept on disk. `on_step` is called after
     every step.
 
-    Raises ValueError for a zero or non-finite start vector, or a number of steps below 1.
+    Raises ValueError for a start vector that is zero, not finite or of another shape, or a number
+    of steps below 1.
     (Lanczos 1950; Paige 1972; Parlett, The Symmetric Eigenvalue Problem, ch. 13.)
     """
     size = op.shape[0]
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps must be a positive integer, not {steps!r}")
+    if start.ndim not in (1, 2) or len(start) != size:
+        raise ValueError(f"start has shape ({size},) or ({size}, k), not {tuple(start.shape)}")
     steps = min(steps, size)
     q = start.reshape(size, -1).T.to(op.dtype).contiguous()
     norms = q.norm(dim=1, keepdim=True)
