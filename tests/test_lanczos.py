@@ -85,7 +85,8 @@ def test_runs_side_by_side_are_the_runs_alone():
 def test_breakdown_ends_a_run_and_keeps_its_quadrature(eigenvalues, length, dtype):
     """The Krylov space is as large as there are distinct eigenvalues, whatever was asked for.
 
-    Where rounding hides the end of a run it goes on in noise, which carries no weight.
+    Where rounding hides the end of a run it goes on, and finds further copies of eigenvalues that
+    are there more than once: they share the weight.
     """
     eigenvalues = np.asarray(eigenvalues)
     A = matrix(eigenvalues, dtype)
@@ -98,8 +99,9 @@ def test_breakdown_ends_a_run_and_keeps_its_quadrature(eigenvalues, length, dtyp
     exact, scale = np.unique(eigenvalues), abs(eigenvalues).max()
     for row, weight, end in zip(nodes, weights, run.length, strict=True):
         assert not weight[end:].any() and set(row[end:]) <= set(row[:end])
-        heavy = row[weight > 1e-4]
-        np.testing.assert_allclose(heavy, exact, atol=50 * torch.finfo(dtype).eps * scale)
+        off = abs(row[weight > 1e-9, None] - exact)
+        assert (off.min(1) < 50 * torch.finfo(dtype).eps * scale).all()
+        assert (off.min(0) < 50 * torch.finfo(dtype).eps * scale).all()
 
 
 def test_low_rank_and_a_start_inside_an_invariant_space():
