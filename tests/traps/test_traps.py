@@ -8,7 +8,6 @@ from tests.traps import broken
 from tests.traps.adapter import Adapter, Ours
 from tests.traps.traps import TRAPS
 
-
 # PyTorch warns of the very leak that trap 11 is about.
 pytestmark = pytest.mark.filterwarnings("ignore:Using backward:UserWarning")
 
