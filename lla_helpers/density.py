@@ -220,7 +220,7 @@ def slq(
     accuracy: add probes, at least four, until the density's `accuracy()`, the expected W1 over the
     range, is at most this; `max_probes` ends it, with a warning that says what was reached.
 
-    Lanczos vectors that would take more than half of `op.memory_cap` are kept on disk.
+    Lanczos vectors beyond `op.room`, the bytes that an operator leaves for them, lie on disk.
 
     Raises ValueError for steps or probes below 1, or a seed or deflate below 0.
     """
@@ -265,8 +265,7 @@ def slq(
 def ritz_of_probes(op, steps: int, seed: int, numbers: range, tick) -> list[Row]:
     """Ritz values and weights of the probes with these numbers, a block of them at a time."""
     block = getattr(op, "block_size", None) or 1
-    # Half of an operator's memory cap is for the Lanczos vectors, the other for its graphs.
-    room = op.memory_cap * 2**29 if getattr(op, "memory_cap", None) else None
+    room = getattr(op, "room", None)
     if room is not None:
         one_run = min(steps, op.shape[0]) * op.shape[0] * op.dtype.itemsize
         block = max(1, min(block, int(room / one_run)))
@@ -309,7 +308,7 @@ class Complement:
         self.shape, self.dtype = op.shape, op.dtype
         self.device = getattr(op, "device", vectors.device)
         self.block_size = getattr(op, "block_size", None)
-        self.memory_cap = getattr(op, "memory_cap", None)
+        self.room = getattr(op, "room", None)
 
     def project(self, v: torch.Tensor) -> torch.Tensor:
         return v - self.vectors @ (self.vectors.T @ v)

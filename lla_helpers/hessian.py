@@ -56,8 +56,8 @@ class Hessian:
     block_size: vectors that `slq` sends through together; a chunk beyond the cap is then rebuilt
         once for the block. None for 1 where every graph is kept, else 4.
     dtype, device: where it computes; by default those of the parameters.
-    memory_cap: GiB for graphs and, in `slq`, Lanczos vectors. Half of it is the graphs': those that
-        fit are kept, the others are rebuilt for every block of products.
+    memory_cap: GiB for graphs, vectors at work and Lanczos vectors. At most half of it is
+        the graphs': those that fit are kept, the others rebuilt for every block of products.
 
     The weights are those at construction. Nothing of the model changes. Where torch.distributed is
     initialised, `data` is this rank's shard, and every sum runs over all ranks.
@@ -107,6 +107,7 @@ class Hessian:
             # One chunk's graph is rebuilt beside the kept ones, unless all are kept.
             fit = int(room / max(each * self.batches.longest, 1))
             self.kept = fit if fit >= self.batches.count else max(fit - 1, 0)
+            self.graphs_take = each * self.batches.longest * min(self.kept + 1, self.batches.count)
         self.block_size = block_size or (1 if self.kept >= self.batches.count else 4)
 
     # What it is ------------------------------------------------------------------------------
@@ -122,6 +123,17 @@ class Hessian:
     @property
     def device(self) -> torch.device:
         return self.view.device
+
+    @property
+    def room(self) -> float:
+        """Bytes of the cap left for Lanczos vectors.
+
+        A product takes about as much again as one chunk's graph, and some ten vectors are at work:
+        the weights, the vector, the product and the pieces that each is put together from.
+        """
+        one_chunk = self.graphs_take / min(self.kept + 1, self.batches.count)
+        at_work = one_chunk + 10 * self.view.size * self.dtype.itemsize
+        return max(self.memory_cap * 2**30 - self.graphs_take - at_work, 0.0)
 
     @property
     def names(self) -> list[str]:
