@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lla_helpers import Hessian, criteria, hutchinson_trace, slq
@@ -22,14 +21,16 @@ class NotOffered(Exception):
 class Adapter:
     """One library, as its documentation says to use it. What it lacks raises NotOffered.
 
-    Vectors are flat, over the parameters that require grad, in `parameters()` order. Where a
-    library has no `mode` of its own, the adapter puts the model into `problem.mode` beforehand, as
-    its user would.
+    Vectors are flat, over the parameters that require grad, in `parameters()` order.
     """
 
     name = "?"
     # Ways to a Hessian-vector product; the first is the default.
     methods: tuple[str, ...] = ("default",)
+
+    def prepare(self, problem: Problem) -> None:
+        """What the user does beforehand: put the model into the mode that is to be analysed."""
+        problem.model.train(problem.mode == "train")
 
     def operator(self, problem: Problem, method: str | None = None) -> Product:
         raise NotOffered
@@ -56,6 +57,9 @@ class Adapter:
 class Ours(Adapter):
     name = "lla_helpers"
     methods = ("kept", "rebuilt")
+
+    def prepare(self, problem):
+        """Nothing: the mode is an option."""
 
     def hessian(self, problem: Problem, **options) -> Hessian:
         return Hessian(problem.model, problem.loss, problem.batches, mode=problem.mode, **options)
@@ -88,8 +92,3 @@ class Ours(Adapter):
 def array(values) -> np.ndarray:
     """Tensors and lists as an array, complex or not."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-def in_asked_mode(problem: Problem) -> torch.nn.Module:
-    """For libraries that leave the mode to their user."""
-    return problem.model.train(problem.mode == "train")

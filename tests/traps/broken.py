@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lla_helpers import Hessian, SpectralDensity, criteria
 from lla_helpers.density import rademacher
-from tests.traps.adapter import Ours, Product, Run, in_asked_mode
+from tests.traps.adapter import Ours, Product, Run
 
 
 def plain_lanczos(
@@ -103,7 +103,7 @@ class Rebuilt(Ours):
     """Straight on the model, again for every vector: statistics move, dropout is drawn anew."""
 
     def operator(self, problem, method=None):
-        model = in_asked_mode(problem)
+        model = problem.model.train(problem.mode == "train")
         count = sum(len(x) for x, _ in problem.batches)
 
         def product(v: Tensor) -> Tensor:

@@ -138,21 +138,22 @@ def with_dropout() -> Problem:
 
 
 class PartlyUsed(nn.Module):
-    """One layer frozen, one never called."""
+    """Two layers, the first perhaps frozen, and perhaps a third that is never called."""
 
-    def __init__(self):
+    def __init__(self, frozen: bool, spare: bool):
         super().__init__()
         torch.manual_seed(0)
         self.first, self.last = nn.Linear(64, 6), nn.Linear(6, 10)
-        self.spare = nn.Linear(6, 3)
-        self.first.requires_grad_(False)
+        self.first.requires_grad_(not frozen)
+        if spare:
+            self.spare = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(torch.tanh(self.first(x.flatten(1))))
 
 
-def partly_used() -> Problem:
-    return Problem(PartlyUsed(), [digits(100)])
+def partly_used(frozen: bool = True, spare: bool = True) -> Problem:
+    return Problem(PartlyUsed(frozen, spare), [digits(100)])
 
 
 def smooth_and_tiny() -> Problem:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lla_helpers.models import cnn
 from tests.traps import problems
-from tests.traps.adapter import Adapter, Run, array, in_asked_mode
+from tests.traps.adapter import Adapter, Run, array
 from tests.traps.problems import Problem, exact_hessian, vector
 
 
@@ -74,12 +74,16 @@ def to_exact(grid, heights, eigenvalues: Tensor) -> float:
 
 @trap(1, "an absolute epsilon in the vectors' normalisation")
 def small_loss_scale(adapter: Adapter) -> Outcome:
-    """Loss x 1e-5 must leave r_e and K_Hn as they are."""
+    """Loss x 2^-17, near 1e-5, must leave r_e and K_Hn as they are.
+
+    A power of two changes no rounding: whatever moves was held against something absolute.
+    """
     problem = problems.on_trained_mlp()
-    runs = [adapter.slq(problem.scaled(c), 60, 2) for c in (1.0, 1e-5)]
+    adapter.prepare(problem)
+    runs = [adapter.slq(problem.scaled(c), 60, 2) for c in (1.0, 2.0**-17)]
     (r_1, r_2), (k_1, k_2) = map(extreme_ratio, runs), map(published_k_hn, runs)
     falls = abs(r_2 / r_1 - 1) > 0.01 or abs(k_2 / k_1 - 1) > 0.01
-    return Outcome(falls, f"loss x 1e-5: r_e {r_1:.3g} -> {r_2:.3g}, K_Hn {k_1:.3g} -> {k_2:.3g}")
+    return Outcome(falls, f"loss x 2^-17: r_e {r_1:.3g} -> {r_2:.3g}, K_Hn {k_1:.3g} -> {k_2:.3g}")
 
 
 @trap(2, "K_Hn without its steps or without re-orthogonalisation")
@@ -156,7 +160,8 @@ def batch_norm_mode(adapter: Adapter) -> Outcome:
     for mode in ("eval", "train"):
         problem = problems.with_batch_norm(mode)
         v, exact = vector(problem), exact_hessian(problem)
-        in_asked_mode(problem)
+        as_nobody_left_it(problem)
+        adapter.prepare(problem)
         before = state(problem)
         error = relative(adapter.operator(problem)(v), exact @ v.double())
         changed = differences(before, state(problem))
@@ -169,6 +174,7 @@ def batch_norm_mode(adapter: Adapter) -> Outcome:
 def dropout(adapter: Adapter) -> Outcome:
     """Outputs that are random have no Hessian: refuse them, or at the least stay symmetric."""
     problem = problems.with_dropout()
+    adapter.prepare(problem)
     u, v = vector(problem, 1), vector(problem, 2)
     try:
         product = adapter.operator(problem)
@@ -177,7 +183,8 @@ def dropout(adapter: Adapter) -> Outcome:
     torch.manual_seed(0)
     hu, hv = product(u), product(v)
     asymmetry = (abs(u @ hv - v @ hu) / torch.hypot(hu.norm(), hv.norm())).item()
-    return Outcome(asymmetry > 1e-3, f"asymmetry {asymmetry:.1e}")
+    silently = "" if problem.model.training else ", but of the eval mode, without a word"
+    return Outcome(asymmetry > 1e-3, f"asymmetry {asymmetry:.1e}{silently}")
 
 
 @trap(10, "finite differences across kinks")
@@ -196,9 +203,9 @@ def every_method(adapter: Adapter) -> Outcome:
 def state_and_memory(adapter: Adapter) -> Outcome:
     """Gradients, buffers, modes as found afterwards; no memory kept by objects that are gone."""
     problem = problems.with_batch_norm("eval")
-    problem.model.train()
+    as_nobody_left_it(problem)
     problem.chosen[0].grad = torch.ones_like(problem.chosen[0])
-    next(problem.model.children()).eval()
+    adapter.prepare(problem)
     before = state(problem)
     adapter.operator(problem)(vector(problem))
     changed = differences(before, state(problem))
@@ -233,14 +240,21 @@ def plain_nodes(adapter: Adapter) -> Outcome:
 @trap(13, "frozen or unused parameters")
 def partly_used(adapter: Adapter) -> Outcome:
     """A frozen layer is left out; a layer that is never called has rows of zeros."""
-    problem = problems.partly_used()
-    v = vector(problem)
-    try:
-        found = adapter.operator(problem)(v)
-    except Exception as error:
-        return Outcome(True, f"raises: {first_line(error)}")
-    error = relative(found, exact_hessian(problem) @ v.double())
-    return Outcome(error > 1e-4, f"error {error:.1e}")
+    shown, falls = [], False
+    for name, problem in (
+        ("frozen", problems.partly_used(spare=False)),
+        ("unused", problems.partly_used(frozen=False)),
+    ):
+        v = vector(problem)
+        try:
+            error = relative(adapter.operator(problem)(v), exact_hessian(problem) @ v.double())
+        except Exception as problem_with_it:
+            falls = True
+            shown.append(f"{name}: raises {first_line(problem_with_it)}")
+        else:
+            falls = falls or error > 1e-4
+            shown.append(f"{name}: error {error:.1e}")
+    return Outcome(falls, "; ".join(shown))
 
 
 @trap(14, "a grid that clips some of the runs")
@@ -255,7 +269,14 @@ def grid_covers_all(adapter: Adapter) -> Outcome:
             masses.append(float(np.trapezoid(np.real(heights), np.real(grid))))
         worst[steps] = max(masses, key=lambda mass: abs(mass - 1))
     shown = ", ".join(f"{mass:.4f} at {steps} steps" for steps, mass in worst.items())
-    return Outcome(any(abs(mass - 1) > 0.01 for mass in worst.values()), f"mass drawn {shown}")
+    return Outcome(any(abs(mass - 1) > 0.05 for mass in worst.values()), f"mass drawn {shown}")
+
+
+def as_nobody_left_it(problem: Problem) -> None:
+    """The model in the other mode, one of its modules in neither."""
+    problem.model.train(problem.mode == "eval")
+    first = next(problem.model.children())
+    first.train(not first.training)
 
 
 def state(problem: Problem) -> dict[str, object]:
