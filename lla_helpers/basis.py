@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIECE = 2**27  # bytes read at a time
+PIECE = 2**26  # bytes read at a time
 
 
 class Basis:
@@ -26,7 +26,10 @@ class Basis:
     def __init__(self, k: int, steps: int, size: int, like: Tensor, room: float | None = None):
         self.shape, self.like, self.filled = (k, size), like, 0
         self.bytes = k * size * like.element_size()
-        fit = steps if room is None else min(steps, int(room / self.bytes))
+        fit = steps
+        if room is not None and steps * self.bytes > room:
+            # While one piece is read the last one is still at work, and so are copies of w.
+            fit = max(0, int((room - 4 * max(PIECE, self.bytes)) / self.bytes))
         self.rows = like.new_zeros(fit, k, size)
         self.file = tempfile.TemporaryFile() if fit < steps else None
 
