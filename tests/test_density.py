@@ -313,6 +313,14 @@ def test_deflation_takes_away_what_the_outliers_add_to_the_spread():
     assert spread[1] < 0.1 * spread[0]
 
 
+def test_probes_see_nothing_of_what_is_deflated():
+    """A start vector with a share in the deflated space would put that share at zero."""
+    eigenvalues = np.linspace(1, 3, 60)
+    d = slq(matrix(eigenvalues), 20, 4, deflate=30)
+    assert d.nodes[d.weights > 1e-9].min() > 0.999
+    assert d.wasserstein(eigenvalues) < 0.05
+
+
 def test_accuracy_is_reached_or_its_lack_is_told():
     A = matrix()
     d = slq(A, 30, accuracy=0.01)

@@ -196,18 +196,19 @@ def test_outputs_that_do_not_depend_on_a_parameter_twice():
         assert torch.equal(H.dense(), torch.zeros(5, 5))
 
 
-@pytest.mark.parametrize("memory_cap", np.logspace(-9, 0, 10))
 @pytest.mark.parametrize("kind", ["hessian", "ggn"])
-def test_kept_and_rebuilt_graphs_give_one_product(memory_cap, kind):
+def test_kept_and_rebuilt_graphs_give_one_product(kind):
     """From a cap that keeps no graph, over caps that keep some, to one that keeps all."""
     model, x, y = made("mlp-tanh")
-    H = Hessian(
-        model, CE, (x, y), chunk_size=5, memory_cap=memory_cap, dtype=torch.float64, kind=kind
-    )
-    V = vectors(H.shape[0])
-    for _ in range(3):
-        assert error(H @ V, truth("mlp-tanh")[kind] @ V) < 1e-10
-    assert error(H.gradient(), truth("mlp-tanh")["gradient"]) < 1e-10
+    kept = set()
+    for cap in (1e-9, *np.geomspace(4e-6, 4e-5, 12), 1.0):
+        H = Hessian(model, CE, (x, y), chunk_size=4, memory_cap=cap, dtype=torch.float64, kind=kind)
+        V = vectors(H.shape[0])
+        for _ in range(4):
+            assert error(H @ V, truth("mlp-tanh")[kind] @ V) < 1e-10
+        assert error(H.gradient(), truth("mlp-tanh")["gradient"]) < 1e-10
+        kept.add(len(H.graphs))
+    assert {0, 6} < kept and len(kept) >= 4
 
 
 def test_an_interrupted_product_leaves_the_operator_whole():
@@ -334,17 +335,16 @@ def test_frozen_unused_and_tied_parameters():
 
 def test_the_operator_holds_the_weights_of_its_construction():
     model, x, y = made("mlp-bn")
-    H = Hessian(model, CE, (x, y), dtype=torch.float64)
-    kept, rebuilt = H, Hessian(model, CE, (x, y), dtype=torch.float64, memory_cap=1e-9)
+    kept, rebuilt = (Hessian(model, CE, (x, y), memory_cap=cap) for cap in (1.0, 1e-9))
     with torch.no_grad():
         for tensor in (
             *model.parameters(),
             *(b for b in model.buffers() if b.dtype.is_floating_point),
         ):
             tensor.add_(1.0)
-    V = vectors(H.shape[0])
+    V = vectors(kept.shape[0], dtype=torch.float32)
     for H in (kept, rebuilt):
-        assert error(H @ V, truth("mlp-bn")["hessian"] @ V) < 1e-10
+        assert error(H @ V, truth("mlp-bn")["hessian"] @ V.double()) < 2e-6
 
 
 def test_products_are_counted():

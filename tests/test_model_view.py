@@ -99,6 +99,7 @@ def test_a_snapshot_a_part_of_it_and_its_conversion():
     assert torch.equal(view(view.theta, x), before)
     assert torch.equal(part(part.theta, x), before)
     assert set(part.theta) | set(part.fixed) == set(view.theta) and part.size < view.size
+    assert not any(p.requires_grad for p in part.fixed.values())
     again = double(double.theta, x.double())
     assert again.dtype == torch.float64
     torch.testing.assert_close(again.float(), before)
