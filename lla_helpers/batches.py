@@ -88,6 +88,8 @@ class Batches:
                 yield self.placed(x), self.placed(y)
 
     def placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_inference():  # made under inference_mode: autograd may not save it
+            tensor = tensor.clone()
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     def read(self) -> Iterator[Pair]:

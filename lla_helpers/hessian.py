@@ -9,7 +9,6 @@ pass, loss and gradient, does not depend on v: its graph is kept and walked agai
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -18,12 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from lla_helpers.batches import Batches, Pair
-from lla_helpers.model_view import ModelView, same_random_state
+from lla_helpers.graphs import (
+    derivative,
+    gradient_error,
+    graph_bytes,
+    refuse_if_once_only,
+    suspects,
+)
+from lla_helpers.model_view import ModelView, plain_autograd, same_random_state
 from lla_helpers.ranks import over_ranks, refuse_if_weights_differ
 from lla_helpers.validity import Validity, check_operator
+from lla_helpers.well_defined import (
+    Loss,
+    forward,
+    loss_dtype,
+    mean_loss,
+    refuse_if_no_mean,
+    refuse_if_random,
+)
 
 KINDS = ("hessian", "ggn")
-Loss = Callable[[Tensor, Tensor], Tensor]
 Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
 
 DENSE_LIMIT = 10_000
@@ -88,7 +101,8 @@ class Hessian:
             raise ValueError(f"block_size must be a positive integer, not {block_size!r}")
         if not memory_cap > 0:
             raise ValueError(f"memory_cap is a number of GiB, more than 0, not {memory_cap!r}")
-        self.view = ModelView(model, params, mode, dtype, device)
+        with torch.inference_mode(False):
+            self.view = ModelView(model, params, mode, dtype, device)
         self.loss_fn, self.kind, self.memory_cap = loss_fn, kind, memory_cap
         self.batches = Batches(
             data, USUAL_CHUNK if chunk_size is None else chunk_size, mode, self.dtype, self.device
@@ -97,13 +111,14 @@ class Hessian:
         self.total = int(over_ranks(torch.tensor(self.batches.size)))
         self.graphs: list[FirstPass] = []
         self.products = 0
-        with same_random_state(self.device):
+        with plain_autograd(self.device), same_random_state(self.device):
             self.loss_dtype = loss_dtype(self.view, loss_fn, self.sample())
-            refuse_if_ill_defined(self.view, loss_fn, self.sample())
+            refuse_if_random(self.view, self.sample()[0])
             each = self.bytes_per_sample()
             room = memory_cap * 2**30 / 2
             if chunk_size is None and mode == "eval":
                 self.batches.rechunk(suitable_chunk(each, room))
+            refuse_if_no_mean(self.view, loss_fn, self.batches, self.loss_dtype)
             # One chunk's graph is rebuilt beside the kept ones, unless all are kept.
             fit = int(room / max(each * self.batches.longest, 1))
             self.kept = fit if fit >= self.batches.count else max(fit - 1, 0)
@@ -160,13 +175,16 @@ class Hessian:
                 f"H has shape {self.shape}: v must be ({self.view.size},) or "
                 f"({self.view.size}, k), not {tuple(v.shape)}"
             )
+        if not torch.isfinite(v).all():
+            raise ValueError("v must be finite, and holds nan or inf")
         columns = v.detach().to(self.device, self.dtype).reshape(len(v), -1).T
-        result = torch.zeros(columns.shape, dtype=self.dtype, device=self.device)
         self.products += len(columns)
-        for first_pass in self.first_passes():
-            for column, total in zip(columns, result, strict=True):
-                product = first_pass.product(self.view.unflatten(column))
-                total += self.view.flatten(product)
+        with plain_autograd(self.device):
+            result = torch.zeros(columns.shape, dtype=self.dtype, device=self.device)
+            for first_pass in self.first_passes():
+                for column, total in zip(columns, result, strict=True):
+                    product = first_pass.product(self.view.unflatten(column))
+                    total += self.view.flatten(product)
         result = over_ranks(result)
         if not torch.isfinite(result).all():
             raise FloatingPointError(
@@ -177,12 +195,15 @@ class Hessian:
 
     def gradient(self) -> Tensor:
         """dL/d theta, shape (P,)."""
-        total = sum(self.view.flatten(f.gradient) for f in self.first_passes())
+        with plain_autograd(self.device):
+            total = sum(self.view.flatten(f.gradient) for f in self.first_passes())
         return over_ranks(total.detach())
 
     def loss(self) -> float:
         """L(theta), the mean over all samples."""
-        return float(over_ranks(sum(f.loss.double() for f in self.first_passes())))
+        with plain_autograd(self.device):
+            total = sum(f.loss.double() for f in self.first_passes())
+        return float(over_ranks(total))
 
     def dense(self, limit: int = DENSE_LIMIT) -> Tensor:
         """The matrix, shape (P, P). Raises ValueError when P is larger than `limit`."""
@@ -202,7 +223,7 @@ class Hessian:
 
     def check(self, seed: int = 0) -> Validity:
         """Asymmetry, non-linearity, and whether the gradient is that of the loss, hooks named."""
-        with same_random_state(self.device):
+        with plain_autograd(self.device), same_random_state(self.device):
             error = gradient_error(self.view, self.loss_fn, self.sample(), seed)
             error = float(over_ranks(torch.tensor(error), "max"))
             notes = tuple(suspects(self.view, self.sample()[0]))
@@ -264,6 +285,7 @@ def suitable_chunk(each: float, room: float) -> int:
     512, but as many as make 32 MiB where samples are light: below that a pass is mostly overhead.
     A third of the room at most: a product takes about as much again as the graph that it walks.
     """
+    each = max(each, 1.0)  # no graph at all: the chosen parameters are unused
     return max(1, min(max(USUAL_CHUNK, int(LIGHT_GRAPH / each)), int(room / 3 / each)))
 
 
@@ -272,6 +294,7 @@ def hessian_product(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor], view) 
     leaves = list(view.theta.values())
     loss = loss_fn(outputs)
     gradient = derivative(loss, leaves, create_graph=True)
+    refuse_if_once_only(gradient)
 
     def product(v: list[Tensor]) -> tuple[Tensor, ...]:
         return derivative(gradient, leaves, v)
@@ -299,181 +322,3 @@ def ggn_product(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor], view) -> F
 
     gradient = derivative(outputs, leaves, [dl_dz[0].detach()])
     return FirstPass(loss.detach(), gradient, product)
-
-
-def derivative(of, by: list[Tensor], along=None, create_graph: bool = False):
-    """d(of . along) / d by; zeros where `of` does not depend on `by`. The graph is kept.
-
-    Raises ValueError when PyTorch lacks a derivative on the way, naming the operation.
-    """
-    of = [of] if isinstance(of, Tensor) else list(of)
-    along = [None] * len(of) if along is None else along
-    pairs = [(o, a) for o, a in zip(of, along, strict=True) if o.requires_grad]
-    if not pairs:
-        return tuple(torch.zeros_like(b) for b in by)
-    try:
-        return torch.autograd.grad(
-            [o for o, _ in pairs],
-            by,
-            [a for _, a in pairs],
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    except (RuntimeError, NotImplementedError) as error:
-        if "not implemented" in str(error) or "not differentiable" in str(error):
-            raise ValueError(
-                f"an operation of the model has no second derivative in PyTorch: {one_line(error)}"
-            ) from error
-        raise
-
-
-def forward(view: ModelView, x: Tensor) -> Tensor:
-    try:
-        return view(view.theta, x)
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"the model cannot be applied to inputs of shape {tuple(x.shape)}: {one_line(error)}"
-        ) from error
-
-
-def mean_loss(loss_fn: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
-    """loss_fn(outputs, targets), checked to be one finite number."""
-    try:
-        loss = loss_fn(outputs, targets)
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"the loss cannot be taken of outputs {tuple(outputs.shape)} and targets "
-            f"{tuple(targets.shape)} ({targets.dtype}): {one_line(error)}"
-        ) from error
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(
-            f"loss_fn must return one number, the mean over the batch, not {shape}: "
-            f"is it reduction='none'?"
-        )
-    if not torch.isfinite(loss):
-        raise ValueError(
-            f"the loss is {loss.item()}: check inputs, targets and weights for nan and overflow"
-        )
-    return loss.reshape(())
-
-
-def loss_dtype(view: ModelView, loss_fn: Loss, sample: Pair) -> torch.dtype:
-    """float64 if the loss can be taken in it, else the operator's dtype.
-
-    A confident network has 1 - p near 0, and p - 1 in float32 keeps few of its digits or none. The
-    loss and its derivatives by the outputs are a small part of the work; in float64 they keep them.
-    """
-    x, y = sample
-    with torch.no_grad():
-        outputs = forward(view, x)
-        try:
-            loss_fn(outputs.double(), y)
-        except (RuntimeError, TypeError, ValueError, IndexError):
-            return outputs.dtype
-    return torch.float64
-
-
-def one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def refuse_if_ill_defined(view: ModelView, loss_fn: Loss, sample: Pair) -> None:
-    """Raise ValueError when outputs are random, or the loss is no mean over samples."""
-    x, y = sample
-    with torch.no_grad():
-        outputs, again = forward(view, x), forward(view, x)
-        if not torch.allclose(outputs, again, rtol=1e-4, atol=1e-6, equal_nan=True):
-            with_p = [n for n, m in view.model.named_modules() if getattr(m, "p", 0)]
-            raise ValueError(
-                "the model's outputs are random, so it has no one Hessian"
-                + (f" (dropout: {', '.join(with_p)})" if with_p else "")
-                + ": use mode='eval', or take the randomness out"
-            )
-        loss, n = mean_loss(loss_fn, outputs, y), len(x)
-        if n > 1:
-            a = max(n // 3, 1)
-            parts = [
-                len(z) / n * mean_loss(loss_fn, z, t)
-                for z, t in ((outputs[:a], y[:a]), (outputs[a:], y[a:]))
-            ]
-            if not torch.allclose(sum(parts), loss, rtol=1e-3, atol=1e-30):
-                raise ValueError(
-                    "the loss of a batch is not the mean over its samples (class weights, "
-                    "ignored targets or reduction='sum'?), so the mean over all samples "
-                    "is not defined: use an unweighted mean"
-                )
-
-
-def graph_bytes(build: Callable[[], FirstPass], view: ModelView) -> int:
-    """Bytes that autograd saves for the products of one first pass, parameters not counted."""
-    sizes: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        build()
-    own = {p.untyped_storage().data_ptr() for p in (*view.theta.values(), *view.fixed.values())}
-    return sum(size for pointer, size in sizes.items() if pointer not in own)
-
-
-def gradient_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> float:
-    """|g.v - (L(theta + h v) - L(theta - h v)) / 2h| / |g.v| near the gradient's direction.
-
-    In float64, at the best of several step sizes h: a small loss needs long steps, kinks short
-    ones. An honest gradient gives 1e-6 or less. A hook or a gradient-reversal layer in the graph
-    gives a gradient that belongs to no loss. nan when the model does not run in float64.
-    """
-    double = view.converted(torch.float64)
-    x, y = (t.double() if t.is_floating_point() else t for t in sample)
-    theta = double.theta
-    try:
-        gradient = derivative(loss_fn(double(theta, x), y), list(theta.values()))
-        g = double.flatten(gradient)
-        if g.norm() == 0:
-            return 0.0
-        noise = torch.randn(len(g), generator=torch.Generator().manual_seed(seed)).to(g)
-        v = g / g.norm() + noise / noise.norm()
-        size = double.flatten(theta.values()).detach().norm().item() or 1.0
-
-        def loss_at(t: float) -> float:
-            moved = zip(theta.items(), double.unflatten(v), strict=True)
-            return loss_fn(double({n: p + t * d for (n, p), d in moved}, x), y).item()
-
-        with torch.no_grad():
-            steps = [size * h for h in (1e-8, 1e-7, 1e-6, 1e-5)]
-            slopes = [(loss_at(h) - loss_at(-h)) / (2 * h) for h in steps]
-    except RuntimeError:
-        return math.nan
-    expected = (g @ v).item()
-    return min(abs(expected - slope) for slope in slopes) / max(abs(expected), g.norm().item())
-
-
-def suspects(view: ModelView, x: Tensor) -> Iterator[str]:
-    """Hooks on the model and custom autograd functions in its graph, one sentence each."""
-    for name, p in view.model.named_parameters():
-        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
-            yield (
-                f"parameter {name} has a gradient hook: training follows another gradient than "
-                f"that of this loss"
-            )
-    for name, module in view.model.named_modules():
-        if module._backward_hooks or module._backward_pre_hooks:
-            yield f"module {name or 'model'} has a backward hook in the graph"
-    seen, waiting = set(), [forward(view, x).grad_fn]
-    custom = set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            custom.add(type(node).__name__.removesuffix("Backward"))
-        waiting.extend(parent for parent, _ in node.next_functions)
-    for name in sorted(custom):
-        yield f"{name} in the graph is a custom autograd function: its derivative is its own"

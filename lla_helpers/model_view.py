@@ -167,6 +167,17 @@ class PiecewisePolynomials(torch.overrides.TorchFunctionMode):
 
 
 @contextmanager
+def plain_autograd(device: torch.device) -> Iterator[None]:
+    """Derivatives in full precision, whatever context the caller is in (no_grad, autocast, ...)."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
 def same_random_state(device: torch.device) -> Iterator[None]:
     """Leave the random number generators as they were found."""
     cuda = [device] if device.type == "cuda" else []
