@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 # Okabe and Ito's palette: distinguishable with every common form of colour blindness.
 COLORS = {
     "exact": "#000000",
@@ -42,3 +46,19 @@ def use_style() -> None:
             "axes.prop_cycle": cycler(color=list(COLORS.values())[1:]),
         }
     )
+
+
+def plot_density(ax, density, *, width: float | None = None, points: int = 2000, **line):
+    """Draw P sigma sqrt(2 pi) phi_sigma(t) on a logarithmic axis; returns the line.
+
+    In these units an eigenvalue that stands alone has height 1, whatever P, the kernel width and
+    the scale of the loss. `width` is relative to the range, as in `SpectralDensity.pdf`; the grid
+    covers every node. `line`: color, label and the like.
+    """
+    t = density.grid(points, width)
+    height = density.dim * density.sigma(width) * math.sqrt(2 * math.pi) * density.pdf(t, width)
+    # Far tails would stretch the logarithmic axis to numbers that mean nothing.
+    (drawn,) = ax.semilogy(t, np.maximum(height, 1e-3), **line)
+    ax.set_ylim(bottom=0.05)
+    ax.set(xlabel=r"eigenvalue $\lambda$", ylabel="eigenvalues per kernel width")
+    return drawn
