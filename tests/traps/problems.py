@@ -74,15 +74,23 @@ def exact_hessian(problem: Problem) -> Tensor:
             loss, twin.chosen, create_graph=True, allow_unused=True, materialize_grads=True
         )
         slopes = torch.cat([slope.reshape(-1) for slope in slopes])
-        each = torch.eye(twin.size, dtype=torch.float64)
-        blocks = torch.autograd.grad(
-            slopes, twin.chosen, each, is_grads_batched=True, allow_unused=True
-        )
-        # A parameter that is never used has no block of columns: None, and nothing to add.
-        for columns, block in zip(
-            total.split([p.numel() for p in twin.chosen], dim=1), blocks, strict=True
-        ):
-            columns += 0 if block is None else block.reshape(twin.size, -1)
+        # Some rows at a time: all of them at once would take P times the activations.
+        for first in range(0, twin.size, 256):
+            rows = total[first : first + 256]
+            each = torch.eye(twin.size, dtype=torch.float64)[first : first + 256]
+            blocks = torch.autograd.grad(
+                slopes,
+                twin.chosen,
+                each,
+                is_grads_batched=True,
+                retain_graph=True,
+                allow_unused=True,
+            )
+            # A parameter that is never used has no block of columns: None, and nothing to add.
+            for columns, block in zip(
+                rows.split([p.numel() for p in twin.chosen], dim=1), blocks, strict=True
+            ):
+                columns += 0 if block is None else block.reshape(len(each), -1)
     return total
 
 
