@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -24,7 +25,7 @@ def tell(text: str) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Ours and the installed peers, interleaved in one process. Progress goes to stderr."""
-    # Peers warn at every step, and print what is not an error: keep stdout for the results.
+    # Peers warn at every step; what they print goes to stderr, and stdout is for the results.
     warnings.simplefilter("ignore")
 
 
@@ -82,8 +83,11 @@ def run(parts, names, rounds, quick, clock, threads, out) -> None:
         ),
     }
     for part in parts or PARTS:
-        results = how[part]()
-        stamp = about.about(versions, clock=clock, quick=quick, rounds=rounds)
+        with contextlib.redirect_stdout(sys.stderr):
+            results = how[part]()
+        stamp = about.about(versions, clock=clock, quick=quick)
+        if part != "accuracy":  # nets that were not asked for keep what is stored of them
+            results = about.stored(out).get(part, {}).get("results", {}) | results
         about.store(out, {part: {"about": stamp, "results": results}})
         click.echo(report.TEXT[part](results))
     tell(f"written: {out}")
@@ -96,7 +100,8 @@ def traps_command(threads, out) -> None:
     """Which of the fourteen traps each library falls into."""
     torch.set_num_threads(threads)
     adapters, versions = installed(tell)
-    table = traps.run_traps(adapters, tell)
+    with contextlib.redirect_stdout(sys.stderr):
+        table = traps.run_traps(adapters, tell)
     out = out or about.RESULTS / "traps.json"
     about.store(out, {"about": about.about(versions), "traps": table})
     click.echo(traps.as_text(table))

@@ -35,11 +35,15 @@ def about(versions: dict[str, str], **more) -> dict:
     }
 
 
+def stored(path: Path) -> dict:
+    """What the file holds; nothing if there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def store(path: Path, results: dict) -> None:
     """Write JSON whole or not at all; the parts that `results` does not name stay as they were."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    text = json.dumps({**before, **results}, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps({**stored(path), **results}, indent=1, ensure_ascii=False) + "\n"
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
     ) as file:

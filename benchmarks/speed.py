@@ -67,6 +67,7 @@ def summary(found: Seconds, base: str | None = None) -> dict:
     peers = [name for name in found if name not in (OURS, *IMITATIONS)]
     best = fastest(found, peers)
     return {
+        "rounds": len(next(iter(found.values()))),
         "ms": {name: spread(1e3 * s for s in values) for name, values in found.items()},
         "over_gradient": {name: ratio(found, name, base) for name in found} if base else {},
         "fastest_peer": best,
