@@ -111,6 +111,8 @@ def mean_loss(loss_fn: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
             f"loss_fn must return one number, the mean over the batch, not {shape}: "
             f"is it reduction='none'?"
         )
+    if torch.is_grad_enabled() and outputs.requires_grad and not loss.requires_grad:
+        raise ValueError("the loss has no gradient: loss_fn does not depend on the outputs")
     if not torch.isfinite(loss):
         raise ValueError(
             f"the loss is {loss.item()}: check inputs, targets and weights for nan and overflow"

@@ -646,6 +646,7 @@ REFUSED = {
         "mean over its samples",
     ),
     "none": (dict(loss_fn=nn.CrossEntropyLoss(reduction="none")), ValueError, "one number"),
+    "constant": (dict(loss_fn=lambda z, y: torch.tensor(1.0)), ValueError, "no gradient"),
     "no tensor": (dict(loss_fn=lambda z, y: 1.0), ValueError, "one number"),
     "nan loss": (dict(data=(X * torch.nan, Y)), ValueError, "loss is nan"),
     "nan loss, late": (dict(data=(NAN, Y)), ValueError, "loss is nan"),
