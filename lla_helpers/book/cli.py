@@ -129,12 +129,15 @@ def refresh(book: Book, chapters: Sequence[str], everything: bool) -> None:
 def check(book: Book) -> None:
     """Say what is wrong with the stored chapters, without running them."""
     from lla_helpers.book.check import faults
+    from lla_helpers.book.stamp import MISSING
 
     found = faults(book)
     for fault in found:
         click.echo(fault)
     if found:
-        raise Failed(f"{len(found)} fault(s); `python -m lla_helpers refresh` mends stale chapters")
+        first = "restore what is missing; then " if any(MISSING in f for f in found) else ""
+        mends = "`python -m lla_helpers refresh` mends stale chapters"
+        raise Failed(f"{len(found)} fault(s); {first}{mends}")
     click.echo(f"{len(book.chapters())} chapter(s) fresh and in order")
 
 

@@ -132,7 +132,10 @@ class Watch:
         progress.update(self.chapter, f"code cell {self.number} of {self.total}")
 
     def failed(self, why: str) -> Failed:
-        progress.finish(self.chapter, "failed")
+        from lla_helpers.book import kernels
+
+        if not kernels.stopping.is_set():  # a chapter whose kernel we killed has not failed
+            progress.finish(self.chapter, "failed")
         where = f", code cell {self.number} (`{one_line(self.line, 80)}`)" if self.number else ""
         return Failed(f"{self.chapter}{where}: {why}")
 

@@ -54,6 +54,8 @@ def checked(parameter: Parameter, value: Any) -> Any:
         return checked_item(parameter, value, value)
     if not isinstance(value, list):
         raise mismatch(parameter, value)
+    if not value and parameter.allowed:
+        raise ValueError(f"{parameter.name} needs at least one value")
     return [checked_item(parameter, one, value) for one in value]
 
 

@@ -11,7 +11,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from lla_helpers.book.notebook import code_cells, source, tags
 from lla_helpers.book.verdicts import claims_of
 
 MAGIC = re.compile(r"(?m)^(\s*)(?:%%?\w|!).*")
+MISSING = "is missing: restore it with `git checkout"
 KEY = "lla"  # where a notebook's metadata keeps its stamp
 
 
@@ -58,12 +59,25 @@ class Stamper:
         if stored["stamp"] == current["stamp"]:
             return []
         changed = list(changed_cells(stored.get("cells", []), current["cells"]))
+        lost = self.missing(chapter, notebook, stored.get("files", {}))
         for part, what in (("files", ""), ("claims", "claims of ")):
-            changed += changed_keys(stored.get(part, {}), current.get(part, {}), what)
+            changed += changed_keys(stored.get(part, {}), current.get(part, {}), what, lost)
         return changed or ["the stamp itself was edited"]
 
     def files(self, chapter: Chapter, notebook: Mapping) -> Iterator[Path]:
         """The helper modules and the data files that the chapter's code reaches."""
+        modules, text = self.reached(chapter, notebook)
+        yield from modules
+        yield from (path for path in self.data if mentions(text, path.name))
+
+    def missing(self, chapter: Chapter, notebook: Mapping, stored: Iterable[str]) -> set[str]:
+        """The stored data files that the code still names and that are not there."""
+        _, text = self.reached(chapter, notebook)
+        gone = {f for f in stored if f.startswith("data/") and not (self.book.root / f).exists()}
+        return {file for file in gone if mentions(text, Path(file).name)}
+
+    def reached(self, chapter: Chapter, notebook: Mapping) -> tuple[list[Path], str]:
+        """The helper modules that the chapter's code reaches, and all of this code as text."""
         code = [source(cell) for cell in code_cells(notebook)]
         try:
             tree = ast.Module([line for cell in code for line in parsed(cell)], [])
@@ -71,9 +85,7 @@ class Stamper:
         except SyntaxError as error:
             where = f"{error.filename}, line {error.lineno}"
             raise BadInput(f"{chapter.name}: {where}: not Python ({error.msg})") from None
-        yield from modules
-        text = "\n".join([*code, *(self.text(path) for path in modules)])
-        yield from (path for path in self.data if mentions(text, path.name))
+        return modules, "\n".join([*code, *(self.text(path) for path in modules)])
 
     @cached_property
     def data(self) -> list[Path]:
@@ -127,9 +139,13 @@ def changed_cells(stored: list[str], current: list[str]) -> Iterator[str]:
             yield f"{j - i} code cell(s) removed after code cell {first}"
 
 
-def changed_keys(stored: Mapping, current: Mapping, what: str) -> Iterator[str]:
+def changed_keys(
+    stored: Mapping, current: Mapping, what: str, lost: Collection[str]
+) -> Iterator[str]:
     for key in sorted({**stored, **current}):
-        if key not in current:
+        if key in lost:
+            yield f"{key} {MISSING} -- {key}`"
+        elif key not in current:
             yield f"{what}{key} no longer used"
         elif key not in stored:
             yield f"{what}{key} newly used"

@@ -33,7 +33,8 @@ def test_executing_the_book_leaves_the_checkout_clean_and_compares_claims(book, 
     assert answer.code == 0, answer.err
     assert files_of(book) == before
     lines = answer.out.splitlines()
-    assert re.split(r"  +", lines[1])[4:] == ["partly", "reproduced"]
+    cells = re.split(r"  +", lines[1])
+    assert cells[2:] == ["0.001 [0.0008, 0.0012], n = 5, holds"] * 2 + ["partly", "reproduced"]
     assert lines[-2] == "Verdicts that differ from the stored ones: D1 (partly → reproduced)."
     assert lines[-1].endswith("_build/html/index.html")
     pages = book / "_build" / "html"
@@ -98,16 +99,38 @@ def test_the_banner_says_what_differs_and_what_became_of_the_claims(variant):
     assert "A rerun with other parameters" in text
     assert "parameter default this run steps 80 12 label 'plain' '</td>```{{x}} $y$' " in text
     assert "Verdicts that differ from the stored ones: D1 (reproduced → not reproduced)." in text
-    assert "0.001 [0.0008, 0.0012], n = 5 0.00667 [0.00533, 0.008], n = 5" in text
+    fresh = "0.00667 [0.00533, 0.008], n = 5, fails"
+    assert f"0.001 [0.0008, 0.0012], n = 5, holds {fresh}" in text
     assert 'class="math' not in source, "a value is no markup"
+
+
+def judged(name, verdict, **outcomes):
+    numbers = {"op": "<", "bound": 1.0, "value": 0.5, "low": 0.1, "high": 0.9, "n": 3}
+    rows = [{"what": what, "outcome": outcome, **numbers} for what, outcome in outcomes.items()]
+    return {"id": name, "verdict": verdict, "rows": rows}
+
+
+def test_an_outcome_that_moves_below_a_verdict_that_stays_is_told():
+    from lla_helpers.book.banner import banner
+    from lla_helpers.book.verdicts import compare, summary
+
+    stored = judged("D1", "partly", W1="holds", slope="fails")
+    fresh = judged("D1", "partly", W1="open", slope="fails")
+    text = banner({}, {}, compare([stored], [fresh]))
+    told = "outcomes that moved: D1: W1 (holds → open)."
+    assert f"No verdict differs from the stored ones; {told}" in text
+    row = "<td>{0}, holds</td><td>{0}, open</td>".format("0.5 [0.1, 0.9], n = 3")
+    assert row in text, "the numbers are equal: only the outcomes tell the runs apart"
+    other = [judged("H1", verdict, x=out) for verdict, out in [("partly", "open"), ("a", "holds")]]
+    both = summary(compare([stored, other[0]], [fresh, other[1]]))
+    assert both == f"Verdicts that differ from the stored ones: H1 (partly → a); {told}"
 
 
 def test_the_banner_says_plainly_when_no_verdict_moved():
     from lla_helpers.book.banner import banner
     from lla_helpers.book.verdicts import compare
 
-    row = {"what": "W1", "op": "<", "bound": 1.0, "value": 0.5, "low": 0.1, "high": 0.9, "n": 3}
-    claim = {"id": "D1", "verdict": "reproduced", "rows": [row]}
+    claim = judged("D1", "reproduced", W1="holds")
     assert "No verdict differs from the stored ones." in banner({}, {}, compare([claim], [claim]))
     assert "Nothing differs from the defaults." in banner({}, {}, [])
     assert "No claim is judged." in banner({}, {}, [])
@@ -118,6 +141,7 @@ def test_claims_that_come_and_go_are_told():
 
     untested = {"id": "H1", "verdict": "not testable here", "rows": []}
     one = {"what": "x", "op": ">", "bound": 0.5, "value": 1.0, "low": None, "high": None, "n": 1}
+    one["outcome"] = "open"
     new = {"id": "H2", "verdict": "partly", "rows": [one]}
     rows = compare([untested], [new])
     assert [(r.claim, r.what, r.stored, r.fresh) for r in rows] == [

@@ -74,6 +74,7 @@ def test_an_interrupted_run_leaves_nothing(book, tmp_path, command):
     code, out, err = interrupt(process)
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted: kernels stopped, nothing half-written"
+    assert "failed" not in err, "a chapter that was stopped has not failed"
     assert "Traceback" not in err
     for _ in range(100):
         if not any(alive(pid) for pid in pids):

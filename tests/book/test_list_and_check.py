@@ -109,6 +109,7 @@ def test_one_changed_line_of_a_helper_names_the_stale_chapters(book, call):
     answer = call(book, "check")
     assert answer.code == 1
     assert answer.out == "alpha: stale: lla_helpers/deep.py changed\n"
+    assert "restore" not in answer.err
 
 
 def cell(notebook, n):
@@ -206,4 +207,17 @@ def test_check_reads_the_presets(book, call, presets, fault):
 def test_a_book_needs_no_presets_and_no_data(book, call):
     (book / "chapters" / "presets.yml").unlink()
     shutil.rmtree(book / "data")
-    assert call(book, "check").out == "alpha: stale: data/numbers.csv no longer used\n"
+    tiny.edit(book / "lla_helpers" / "arith.py", "numbers.csv", "nothing")
+    changes = "data/numbers.csv no longer used, lla_helpers/arith.py changed"
+    assert call(book, "check").out == f"alpha: stale: {changes}\n"
+
+
+def test_check_says_how_to_restore_a_data_file_that_the_code_still_names(book, call):
+    (book / "data" / "numbers.csv").unlink()
+    answer = call(book, "check")
+    file = "data/numbers.csv"
+    restore = f"{file} is missing: restore it with `git checkout -- {file}`"
+    assert (answer.code, answer.out) == (1, f"alpha: stale: {restore}\n")
+    assert answer.err.startswith("error: 1 fault(s); restore what is missing; then `python -m ")
+    (book / "data" / file.split("/")[1]).write_text("1\n")
+    assert call(book, "check").code == 0, "restoring it is all that was needed"

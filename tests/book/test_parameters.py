@@ -74,7 +74,6 @@ def test_a_line_that_cannot_be_trusted_is_refused(line, complaint):
         ("activation", "tanh", "tanh"),
         ("layers", "4,5", [4, 5]),
         ("layers", "[4, 5]", [4, 5]),
-        ("layers", "[]", []),
         ("limit", "None", None),
         ("limit", "7", 7),
         ("label", "None", "None"),
@@ -91,6 +90,13 @@ def test_text_becomes_a_value_of_the_declared_type(name, text, value):
 def test_words_in_a_list_may_be_quoted():
     words = parse("x: list[str] = []  # words")["x"]
     assert read(words, "['a', b ]") == ["a", "b"]
+
+
+def test_only_a_list_without_limits_may_be_empty():
+    assert read(parse("x: list[int] = [1]  # numbers")["x"], "[]") == []
+    assert read(parse("x: list[int] | None = [1]  # 1..9; numbers")["x"], "none") is None
+    with pytest.raises(ValueError, match=r"^x needs at least one value$"):
+        read(parse("x: list[str] = ['a']  # {a, b}; words")["x"], [])
 
 
 @pytest.mark.parametrize(

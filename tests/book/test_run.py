@@ -58,6 +58,8 @@ def test_code_is_no_number_and_no_choice(book, call, name):
         (["-p", "steps", "forty"], "alpha: steps must be an integer, not 'forty'"),
         (["-p", "steps", "4"], "alpha: steps must be within 10..400, not 4"),
         (["-p", "steps", "-40"], "alpha: steps must be within 10..400, not -40"),
+        (["-p", "layers", "[]"], "alpha: layers needs at least one value"),
+        (["-p", "layers", ""], "alpha: layers needs at least one value"),
         (["-p", "label", "a\nimport os"], "alpha: label must be printable text on one line"),
         (["-p", "steps", "40", "-p", "steps", "50"], "-p steps is given 2 times"),
         (["--preset", "smok"], "alpha has no preset 'smok'; did you mean 'smoke'?"),
