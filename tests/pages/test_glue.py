@@ -3,7 +3,7 @@
 import re
 
 # What `glue` makes of text that Python could read as something else: "2,000" as (2, 0), 'text'.
-MANGLED = re.compile(r"^\(.*\)$|^[\'\"]|\\x|object at 0x|\bnan\b|\d{8,}e?")
+MANGLED = re.compile(r"^\(.*\)$|^[\'\"]|\\x|object at 0x|\bnan\b")
 
 
 def test_glued_numbers_are_not_mangled(opened, name):
