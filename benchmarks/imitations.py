@@ -1,6 +1,7 @@
 """Ways to a Hessian-vector product, each in a few lines of ours: what methods cost, not libraries.
 
-Each takes a problem with one batch and gives a function of (P, k) columns that returns nothing.
+Each takes a problem with one batch and gives a function of (P, k) columns: k lists of tensors, a
+parameter each.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from torch.func import functional_call, grad, jvp, linearize, vmap
 
 from tests.traps.problems import Problem
 
-Work = Callable[[Tensor], object]
+Work = Callable[[Tensor], list]
 
 
 def gradient(problem: Problem) -> Work:
     ((x, y),) = problem.batches
-    return lambda v: torch.autograd.grad(problem.loss(problem.model(x), y), problem.chosen)
+    return lambda v: [torch.autograd.grad(problem.loss(problem.model(x), y), problem.chosen)]
 
 
 def retained(problem: Problem) -> Work:
@@ -36,10 +37,10 @@ def rebuilt(problem: Problem) -> Work:
     """The first pass again for every vector: hessian-eigenthings, PyHessian with a loader."""
     ((x, y),) = problem.batches
 
-    def one(u: Tensor) -> None:
+    def one(u: Tensor) -> tuple[Tensor, ...]:
         loss = problem.loss(problem.model(x), y)
         slopes = torch.autograd.grad(loss, problem.chosen, create_graph=True)
-        torch.autograd.grad(slopes, problem.chosen, problem.split(u))
+        return torch.autograd.grad(slopes, problem.chosen, problem.split(u))
 
     return lambda v: [one(u) for u in v.T]
 
@@ -59,20 +60,21 @@ def functional_gradient(problem: Problem):
 
 def forward_over_reverse(problem: Problem) -> Work:
     slope, theta, tangent = functional_gradient(problem)
-    return lambda v: [jvp(slope, (theta,), (tangent(u),)) for u in v.T]
+    return lambda v: [[*jvp(slope, (theta,), (tangent(u),))[1].values()] for u in v.T]
 
 
 def linearized(problem: Problem) -> Work:
     """torch.func.linearize traces the gradient once; its tracing is not in the time per vector."""
     slope, theta, tangent = functional_gradient(problem)
     _, product = linearize(slope, theta)
-    return lambda v: [product(tangent(u)) for u in v.T]
+    return lambda v: [[*product(tangent(u)).values()] for u in v.T]
 
 
 def linearized_block(problem: Problem) -> Work:
     slope, theta, tangent = functional_gradient(problem)
     _, product = linearize(slope, theta)
-    return lambda v: vmap(lambda u: product(tangent(u)))(v.T)
+    block = vmap(lambda u: product(tangent(u)))
+    return lambda v: [*zip(*block(v.T).values(), strict=True)]
 
 
 # name: (how, vectors at a time)
