@@ -25,10 +25,10 @@ def source(name: str) -> str:
 
 
 def markers(name: str) -> list[str]:
-    """Runs of plain words that stand in a chapter's solutions and nowhere else in it."""
-    text = source(name)
-    runs = [run for found in SOLUTION.finditer(text) for run in PLAIN.findall(found[0])]
-    return [run for run in runs if run not in SOLUTION.sub("", text)]
+    """Runs of plain words that stand in a chapter's solutions, and outside of them nowhere."""
+    runs = [run for found in SOLUTION.finditer(source(name)) for run in PLAIN.findall(found[0])]
+    elsewhere = "\n".join(SOLUTION.sub("", source(chapter)) for chapter in CHAPTERS)
+    return [run for run in runs if run not in elsewhere]
 
 
 def everything(folder: Path) -> str:
