@@ -72,3 +72,44 @@ def cnn(
         features = channels[-1] * (side // 2) ** 2
         layers += [nn.Linear(features, hidden), activation(act), nn.Linear(hidden, classes)]
         return nn.Sequential(*layers)
+
+
+class Residual(nn.Module):
+    """act(x + conv(act(conv(x)))): 3 x 3 convolutions, each followed by batch norm if wanted."""
+
+    def __init__(self, channels: int, act: str, batch_norm: bool):
+        super().__init__()
+
+        def convolution() -> list[nn.Module]:
+            layer = nn.Conv2d(channels, channels, 3, padding=1, bias=not batch_norm)
+            return [layer, nn.BatchNorm2d(channels)] if batch_norm else [layer]
+
+        self.branch = nn.Sequential(*convolution(), activation(act), *convolution())
+        self.act = activation(act)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x + self.branch(x))
+
+
+def resnet(
+    channels: int = 8,
+    blocks: int = 2,
+    act: str = "relu",
+    *,
+    batch_norm: bool = True,
+    in_channels: int = 1,
+    classes: int = 10,
+    seed: int = 0,
+) -> nn.Sequential:
+    """A small residual network (He et al. 2016): convolution, blocks, mean over pixels, linear."""
+    if blocks < 1:
+        raise ValueError(f"a residual network has at least one block, not {blocks}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        stem: list[nn.Module] = [
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=not batch_norm)
+        ]
+        stem += [nn.BatchNorm2d(channels)] if batch_norm else []
+        body = [Residual(channels, act, batch_norm) for _ in range(blocks)]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+        return nn.Sequential(*stem, activation(act), *body, *head)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lla_helpers.models import ACTIVATIONS, activation, cnn, mlp
+from lla_helpers.models import ACTIVATIONS, activation, cnn, mlp, resnet
 
 
 def count(model):
@@ -37,13 +37,29 @@ def test_cnns_fit_their_images(pool, batch_norm, side, in_channels):
     assert any(isinstance(m, nn.BatchNorm2d) for m in model) == batch_norm
 
 
-@pytest.mark.parametrize("make", [mlp, cnn])
+@pytest.mark.parametrize("make", [mlp, cnn, resnet])
 def test_the_seed_decides_the_weights_and_nothing_else_moves(make):
     state = torch.get_rng_state()
     a, b, c = make(seed=1), make(seed=1), make(seed=2)
     assert torch.equal(state, torch.get_rng_state())
     weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (a, b, c)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_residual_network_skips(batch_norm):
+    """With the branches' last layers at zero, relu(x + 0) of what a relu gave is x again."""
+    model = resnet(4, 3, batch_norm=batch_norm, in_channels=3, classes=5).eval()
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == batch_norm
+    outputs = model(x)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if f"branch.{4 if batch_norm else 2}." in name or "branch.3." in name:
+                p.zero_()
+    stem = model[:3] if batch_norm else model[:2]
+    assert not torch.allclose(outputs, model(x))
+    assert torch.allclose(model(x), model[-1](stem(x).mean((2, 3))), atol=1e-6)
 
 
 def test_unknown_names_and_impossible_sizes_are_refused():
@@ -53,5 +69,7 @@ def test_unknown_names_and_impossible_sizes_are_refused():
         mlp((4, 5, 3), "rely")
     with pytest.raises(ValueError, match="'max' or 'avg', not 'min'"):
         cnn(pool="min")
+    with pytest.raises(ValueError, match="at least one block, not 0"):
+        resnet(blocks=0)
     with pytest.raises(ValueError, match="at least input and output"):
         mlp((4,))

@@ -97,3 +97,38 @@ def test_accuracy_is_taken_in_evaluation_mode_and_leaves_every_mode():
     model[3].bias.data = torch.tensor([0.0, 1.0])
     assert accuracy(model, X, Y) == pytest.approx(Y.double().mean().item())
     assert [m.training for m in model.modules()] == before
+
+
+def test_whoever_looks_on_changes_nothing():
+    """Evaluating between epochs leaves dropout masks and mode as they would have been."""
+    seen, alone, watched = [], net(0.5), net(0.5)
+
+    def look(done):
+        watched.eval()
+        seen.append((done, torch.rand(3)))
+
+    train(alone, X, Y, epochs=3, seed=1)
+    train(watched, X, Y, epochs=3, seed=1, on_epoch=look)
+    assert [done for done, _ in seen] == [0, 1, 2, 3]
+    assert torch.equal(weights(alone), weights(watched))
+
+
+def test_a_schedule_gives_each_epoch_its_rate():
+    asked, dropped = [], net()
+
+    def rate(epoch):
+        asked.append(epoch)
+        return 0.1 if epoch == 0 else 0.0
+
+    train(dropped, X, Y, epochs=3, lr=rate, momentum=0.0)
+    once = net()
+    train(once, X, Y, epochs=1, lr=0.1, momentum=0.0)
+    assert set(asked) == {0, 1, 2} and torch.equal(weights(dropped), weights(once))
+
+
+def test_weight_decay_shrinks_weights():
+    plain, decayed = net(), net()
+    train(plain, X, Y, epochs=1, lr=0.1, batch_size=60, momentum=0.0)
+    train(decayed, X, Y, epochs=1, lr=0.1, batch_size=60, momentum=0.0, weight_decay=0.5)
+    # One step: the two differ by lr * weight_decay * (the weights before it).
+    assert torch.allclose(weights(plain) - weights(decayed), 0.05 * weights(net()), atol=1e-7)

@@ -51,15 +51,29 @@ def brightness(picture: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
 
 
+def edge_of(seen: np.ndarray) -> np.ndarray:
+    """Three pixels inside each border but the right one, which a scroll bar may cover."""
+    return np.concatenate([seen[3, 20:-20], seen[-4, 20:-20], seen[20:-20, 3]])
+
+
+def settled(page, image) -> np.ndarray:
+    """The image on the page, once nothing moves or covers it: formulas above it may still grow."""
+    for _ in range(20):
+        seen = brightness(image.screenshot(animations="disabled"))
+        if edge_of(seen).min() > 240:
+            break
+        page.wait_for_timeout(250)
+    return seen
+
+
 def test_dark_mode(dark):
     assert dark.evaluate("document.documentElement.dataset.theme") == "dark"
     top = {"x": 0, "y": 0, "width": 1280, "height": 400}
     assert np.median(brightness(dark.screenshot(clip=top))) < 60
 
     for image in dark.locator("article img").all():
-        seen = brightness(image.screenshot())
-        edge = np.concatenate([seen[3, 20:-20], seen[-4, 20:-20], seen[20:-20, 3]])
-        assert edge.min() > 240, "a figure has no white border around it"
+        seen = settled(dark, image)
+        assert edge_of(seen).min() > 240, "a figure has no white border around it"
         assert np.median(seen) > 240, "a figure has lost its white ground, or is dimmed"
 
     ratios = dark.evaluate(CONTRAST)
