@@ -1,1 +1,1 @@
-"""Experiments too long for a chapter: run once, stored in data/results/, plotted by the chapters."""
+"""Experiments too long for a chapter: run once, stored in data/results/, plotted there."""

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.about import about, store
+from benchmarks.about import about
+from lla_helpers.book.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,11 +39,11 @@ def run_items(
         row = readable(kept)
         if row is None:
             row = {"key": key, **arguments, **measure(**arguments)}
-            store(kept, row)
+            write_whole(kept, as_json(row))
         rows.append(row)
         tell(f"{name}: {number} of {len(items)} ({key})")
     facts = about(dict(versions or {}), command=f"python -m studies run {name}")
-    store(out, {"about": facts, "rows": rows})
+    write_whole(out, as_json({"about": facts, "rows": rows}))
     return out
 
 
@@ -51,3 +52,7 @@ def readable(path: Path) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def as_json(data) -> bytes:
+    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
