@@ -103,6 +103,53 @@ def run(
 
 
 @cli.command()
+@click.argument("chapter")
+@click.option("-p", "options", nargs=2, multiple=True, metavar="NAME A,B,C", help="Its values.")
+@click.option("--seeds", metavar="FIRST:END", help="The same as -p seed FIRST,...,END-1.")
+@click.option("-f", "file", type=Path, metavar="FILE.yaml", help="Values that all variants share.")
+@click.option("--preset", metavar="NAME", help="A set of values that all variants share.")
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786.")
+@click.option("--memory", type=click.FloatRange(min=0.25), metavar="GIB", help="A kernel's limit.")
+@click.pass_obj
+def sweep(
+    book: Book,
+    chapter: str,
+    options: Sequence[tuple[str, str]],
+    seeds: str | None,
+    file: Path | None,
+    preset: str | None,
+    scheduler: str | None,
+    memory: float | None,
+) -> None:
+    """Run CHAPTER at every combination of values; what an earlier call finished is kept.
+
+    Commas separate values; for a parameter that is a list, semicolons separate lists.
+    """
+    from lla_helpers.book import grid
+    from lla_helpers.book.outcome import write_outcome
+    from lla_helpers.book.sweep import folder_of, run_sweep
+
+    found = book.chapter(chapter)
+    parameters = parameters_of(found.load(), found.name)
+    points = grid.variants(
+        found.name,
+        parameters,
+        preset_values(book.root, found.name, preset) if preset else {},
+        file_values(file) if file else {},
+        grid.listed(once(options, parameters), parameters, seeds),
+    )
+    folder = folder_of(book, found, points)
+    variants = run_sweep(book, found, points, folder, scheduler=scheduler, memory=memory)
+    defaults = {name: p.default for name, p in parameters.items()}
+    table, page = write_outcome(book, found, variants, defaults, folder)
+    click.echo(table)
+    click.echo(shown(page))
+    failures = [f"{grid.in_words(v.values)}: {v.why}" for v in variants if v.why]
+    if failures:
+        raise Failed("\n".join([f"{len(failures)} of {len(variants)} variants failed", *failures]))
+
+
+@cli.command()
 @click.argument("chapters", nargs=-1, metavar="[CHAPTER]...")
 @click.option("--all", "everything", is_flag=True, help="Also chapters that are not stale.")
 @click.pass_obj

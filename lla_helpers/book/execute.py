@@ -34,15 +34,19 @@ class Job:
     folder: Path
     parameters: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    memory: float | None = None  # GiB that the kernel may allocate
 
 
-def run_jobs(jobs: Iterable[Job], store: Callable[[Job, bytes], None]) -> list[str]:
+def run_jobs(
+    jobs: Iterable[Job], store: Callable[[Job, bytes], None], scheduler: str | None = None
+) -> list[str]:
     """Run jobs beside each other; `store` each result as it comes. Returns what failed, in words.
 
-    One chapter's failure leaves the others running; an interruption kills every kernel.
+    One chapter's failure leaves the others running; an interruption kills every kernel. They run
+    here, or on the workers of the Dask scheduler at the address `scheduler`.
     """
     failures = []
-    with pool() as executor:
+    with pool() if scheduler is None else cluster(scheduler) as executor:
         futures = {executor.submit(execute, job): job for job in jobs}
         for future in as_completed(futures):
             try:
@@ -69,6 +73,25 @@ def pool() -> Iterator[Executor]:
         executor.shutdown()
 
 
+@contextmanager
+def cluster(address: str) -> Iterator[Executor]:
+    """The workers of a Dask scheduler, as an executor; what a lost worker had, another one takes.
+
+    Raises BadInput when Dask is not installed, or nothing answers at the address.
+    """
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise BadInput("--scheduler needs Dask: pip install distributed") from None
+    try:
+        client = Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        why = one_line(str(error)) or type(error).__name__
+        raise BadInput(f"no Dask scheduler answers at {address}: {why}") from None
+    with client:
+        yield client.get_executor(pure=False)
+
+
 def positive(variable: str, default: int) -> int:
     """A positive integer from the environment. Raises BadInput when it is none."""
     text = os.environ.get(variable) or str(default)
@@ -88,6 +111,15 @@ def kernel_env(root: Path) -> dict[str, str]:
     return env
 
 
+def at_home(job: Job) -> tuple[Path, Path]:
+    """The book's folder and the chapter's; on a worker without that disk, those installed there."""
+    if job.folder.is_dir():
+        return job.root, job.folder
+    here = Path(__file__).resolve().parents[2]
+    folder = here / job.folder.relative_to(job.root)
+    return here, folder if folder.is_dir() else here
+
+
 def execute(job: Job) -> bytes:
     """Run one chapter. Raises Failed, naming the cell and its error."""
     import nbformat
@@ -96,6 +128,7 @@ def execute(job: Job) -> bytes:
 
     from lla_helpers.book.kernels import run_notebook
 
+    root, folder = at_home(job)
     notebook = with_ids(loads(job.notebook, job.chapter))
     notebook["metadata"] = {**notebook.get("metadata", {}), "kernelspec": KERNEL}
     watch = Watch(job.chapter, len(code_cells(notebook)) + bool(job.parameters))
@@ -103,8 +136,9 @@ def execute(job: Job) -> bytes:
         done = run_notebook(
             nbformat.from_dict(notebook),
             job.parameters,
-            env={**kernel_env(job.root), **job.env},
-            folder=job.folder,
+            env={**kernel_env(root), **job.env},
+            folder=folder,
+            memory=job.memory,
             on_cell=watch.starts,
         )
     except PapermillExecutionError as error:
@@ -116,7 +150,7 @@ def execute(job: Job) -> bytes:
     if any(cell.get("execution_count") is None for cell in code_cells(done)):
         raise watch.failed("the chapter stopped before its end")
     progress.finish(job.chapter, "done")
-    return as_bytes(normalised(done, job.root))
+    return as_bytes(normalised(done, root))
 
 
 class Watch:

@@ -37,7 +37,7 @@ class Engine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man, kernel_name, *, env, folder, on_cell, start_timeout=60, **unused
+        cls, nb_man, kernel_name, *, env, folder, on_cell, memory, start_timeout=60, **unused
     ):
         client = Client(
             nb_man,
@@ -45,7 +45,8 @@ class Engine(NBClientEngine):
             startup_timeout=start_timeout,
             timeout=None,
             record_timing=False,
-            extra_arguments=["--log-level=50"],  # its remarks on starting and ending are noise
+            # Its remarks on starting and ending are noise.
+            extra_arguments=["--log-level=50", *limited(memory)],
             on_cell_execute=on_cell,
         )
         manager = client.create_kernel_manager()
@@ -65,6 +66,7 @@ def run_notebook(
     env: Mapping[str, str],
     folder: Path,
     on_cell: Callable[..., None],
+    memory: float | None = None,
 ) -> nbformat.NotebookNode:
     """Execute a notebook with `parameters` written in as literals; errors are papermill's."""
     return execute_notebook(
@@ -77,7 +79,17 @@ def run_notebook(
         env=env,
         folder=folder,
         on_cell=on_cell,
+        memory=memory,
     )
+
+
+def limited(memory: float | None) -> list[str]:
+    """The argument by which a kernel bounds its own memory, in GiB, before its first cell."""
+    if memory is None:
+        return []
+    size = int(memory * 2**30)
+    line = f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({size}, {size}))"
+    return [f"--IPKernelApp.exec_lines={line}"]
 
 
 def kill_all() -> None:

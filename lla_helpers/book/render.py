@@ -45,8 +45,11 @@ def render(
     replaced: Mapping[str, bytes] | None = None,
     student: bool = False,
     strict: bool = True,
+    quiet: bool = False,
 ) -> None:
     """Build the book into the folder `place`, some notebooks replaced by others.
+
+    `quiet` keeps Sphinx's warnings to itself, where a replaced page is not what others refer to.
 
     Raises Failed, with Sphinx's own lines, when the build fails (with `strict`, when it warns) or
     a page of the table of contents is missing afterwards.
@@ -59,7 +62,7 @@ def render(
         if student:
             for path in pages_in(stage):
                 strip_page(path)
-        html = jupyter_book(stage, strict)
+        html = jupyter_book(stage, strict, quiet)
         missing = [page for page in pages if not (html / f"{page}.html").is_file()]
         if missing:
             raise Failed(f"the build left out: {', '.join(missing)}")
@@ -78,7 +81,7 @@ def pages_in(stage: Path) -> Iterator[Path]:
     return (path for path in sorted(stage.rglob("*")) if path.suffix in (".md", ".ipynb"))
 
 
-def jupyter_book(stage: Path, strict: bool) -> Path:
+def jupyter_book(stage: Path, strict: bool, quiet: bool = False) -> Path:
     """Run jupyter-book on a staged book; returns the folder of the pages."""
     command = [sys.executable, "-c", ENTRY, "build", str(stage), "-n", "--keep-going"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
@@ -105,7 +108,7 @@ def jupyter_book(stage: Path, strict: bool) -> Path:
         progress.finish("pages", "failed")
         raise Failed("\n".join(["the pages were not built:", *(troubles or lines[-15:])]))
     progress.finish("pages", "built")
-    for line in troubles:
+    for line in [] if quiet else troubles:
         print(line, file=sys.stderr)
     return stage / "_build" / "html"
 
