@@ -56,7 +56,7 @@ def train(
     lr: the learning rate, or a function of the epoch (0, 1, ...) that gives it.
     optimizer: "sgd", "momentum" (SGD with 0.9), "nesterov", "adam", "adamw", "rmsprop", "adagrad",
         "adahessian". weight_decay is added to the gradient, but for "adamw" and "adahessian", which
-        shrink the weights themselves.
+        shrink the weights themselves; without it "adamw" is "adam".
     momentum: another momentum than the optimizer's own, for the four that have one; Adam and its
         kin, which have none, leave it aside.
     params: None (all that require grad) or globs over names: only these are trained. The others
