@@ -64,7 +64,8 @@ def train(
         their own. Which parameters require grad is afterwards as it was.
     manipulate: what is done to each gradient before the step, in this order; see `manipulate`.
     augment: (x, y, generator) -> (x, y), applied to every minibatch.
-    on_epoch: called with the number of epochs done, 0 before the first; what it does to the mode of
+    on_epoch: called with the number of epochs done, 0 before the first; it finds
+        every parameter's `requires_grad` as it was before training, and what it does to the mode of
         the model or to the random state is undone.
     progress: count steps on stderr once training has taken two seconds.
 
@@ -92,7 +93,7 @@ def train(
 
     history, step = [], 0
     with (
-        frozen_but(model, params) as trained,
+        frozen_but(model, params) as (trained, thawed),
         in_graph(model, hooks, of_manipulations),
         same_random_state(x.device),
         progress_bar(progress, epochs * math.ceil(len(x) / batch_size)) as tick,
@@ -105,7 +106,7 @@ def train(
 
         def tell(done: int) -> None:
             if on_epoch is not None:
-                with same_random_state(x.device):
+                with same_random_state(x.device), thawed():
                     on_epoch(done)
                 to_train(model, params, trained)
 
@@ -157,21 +158,32 @@ def generators(seed: int) -> list[torch.Generator]:
 
 
 @contextmanager
-def frozen_but(model: nn.Module, params) -> Iterator[dict[str, nn.Parameter]]:
+def frozen_but(model: nn.Module, params) -> Iterator[tuple[dict[str, nn.Parameter], Callable]]:
     """The chosen parameters; while it is open these and no others require grad.
 
-    At the end the flags are what they were, and no gradient is left behind.
+    At the end the flags are what they were, and no gradient is left behind. Beside the parameters
+    it gives a context in which the flags are, for a while, what they were.
     """
     everything = dict(model.named_parameters())
     trained = {name: everything[name] for name in choose(everything, params)}
     before = {name: p.requires_grad for name, p in everything.items()}
+
+    def let(wanted) -> None:
+        for name, p in everything.items():
+            p.requires_grad_(wanted(name))
+
+    @contextmanager
+    def thawed() -> Iterator[None]:
+        let(before.__getitem__)
+        yield
+        let(trained.__contains__)
+
     try:
-        for name, p in everything.items():
-            p.requires_grad_(name in trained)
-        yield trained
+        let(trained.__contains__)
+        yield trained, thawed
     finally:
-        for name, p in everything.items():
-            p.requires_grad_(before[name])
+        let(before.__getitem__)
+        for p in everything.values():
             p.grad = None
 
 

@@ -241,6 +241,10 @@ def test_fine_tuning_the_head_leaves_the_rest_and_its_statistics():
     statistics = ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
     assert changed(["1.*"]) == ["1.weight", "1.bias", *statistics]
     assert changed("0.weight") == ["0.weight"], "a glob reaches frozen parameters, too"
+    seen = []
+    look = lambda done: seen.append([p.requires_grad for p in model.parameters()])  # noqa: E731
+    train(model, X, Y, epochs=1, params="3.*", on_epoch=look)
+    assert seen == [flags, flags]
 
 
 def test_augmentation_sees_every_minibatch_and_leaves_their_order():
