@@ -61,9 +61,12 @@ class Surface:
         Raises ValueError unless a = 0 (and b = 0) is the middle of an evenly spaced grid.
         """
         middle = len(self.a) // 2
-        h = self.a[middle + 1] - self.a[middle] if len(self.a) > 2 else math.nan
-        even = np.allclose(self.a[middle - 1 : middle + 2], [-h, 0, h], atol=1e-9 * abs(h))
-        if not even or (self.b is not None and abs(self.b[len(self.b) // 2]) > 1e-12):
+        h = self.a[middle + 1] - self.a[middle] if len(self.a) > 2 else 0.0
+        if (
+            h <= 0
+            or not np.allclose(self.a[middle - 1 : middle + 2], [-h, 0, h], rtol=0, atol=1e-9 * h)
+            or (self.b is not None and abs(self.b[len(self.b) // 2]) > 1e-12)
+        ):
             raise ValueError("curvature needs an evenly spaced grid with the origin in its middle")
         row = self.loss if self.b is None else self.loss[len(self.b) // 2]
         return (row[..., middle + 1] - 2 * row[..., middle] + row[..., middle - 1]) / h**2

@@ -25,13 +25,17 @@ LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def factors(count: int, family: str, spread: float, seed: int, number: int) -> Tensor:
-    """Factors spread^u, u uniform in [-1, 1]: one for the layer, or one for each filter."""
+    """Factors spread^u, |u| uniform in [1/2, 1], signs random; one for the layer or each filter.
+
+    So each is at least the root of `spread` away from one, up or down.
+    """
     if family not in FAMILIES:
         raise ValueError(unknown("family of twins", family, FAMILIES))
     if not spread >= 1:
         raise ValueError(f"spread is the largest factor, at least 1, not {spread!r}")
-    draw = np.random.default_rng([seed, number]).uniform(-1, 1, 1 if family == "layer" else count)
-    return torch.from_numpy(np.broadcast_to(spread**draw, count).copy())
+    rng, size = np.random.default_rng([seed, number]), 1 if family == "layer" else count
+    u = rng.uniform(0.5, 1, size) * rng.choice([-1, 1], size)
+    return torch.from_numpy(np.broadcast_to(spread**u, count).copy())
 
 
 def bn_pairs(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
