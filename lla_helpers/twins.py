@@ -9,15 +9,19 @@ if the next one's columns are scaled by 1 / a (Dinh et al. 2017).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lla_helpers.directions import unknown
-from lla_helpers.landscape import Surface
+from lla_helpers.directions import flat, hessian_directions, random_directions, unknown
+from lla_helpers.hessian import Hessian
+from lla_helpers.landscape import Surface, plane
+from lla_helpers.normalisation import normalised
+from lla_helpers.relative_hessian import RelativeHessian, sizes
 
 FAMILIES = ("layer", "filter")
 HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -141,3 +145,96 @@ def images(values: np.ndarray) -> Iterator[np.ndarray]:
     for start in [values, values.T] if square else [values]:
         for axes in [()] + [(0,)] + ([(1,), (0, 1)] if values.ndim == 2 else []):
             yield np.flip(start, axes)
+
+
+# The same plot of two networks -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a plane is drawn. axes: "gaussian", "uniform", "hessian" (unit eigenvectors), "curvature"
+    (eigenvectors in units of 1 / sqrt|lambda|) or "relative" (eigenvectors of N H N)."""
+
+    axes: str
+    how: str = "none"
+    one_d: str | None = None
+    norm: int = 2
+
+    @property
+    def symmetric(self) -> bool:
+        """Are the axes known up to sign and order only?"""
+        return self.axes not in ("gaussian", "uniform")
+
+
+class Axes:
+    """The axes of every method for one network; eigenvectors are found once and kept."""
+
+    def __init__(self, model: nn.Module, loss_fn, data, seed: int = 0):
+        self.model, self.seed = model, seed
+        self.H = Hessian(model, loss_fn, data)
+        self.found: dict[tuple, tuple[np.ndarray, Tensor]] = {}
+
+    def eigenpairs(self, *relative: str) -> tuple[np.ndarray, Tensor]:
+        """The two of largest modulus, of H, or of N H N with N = sizes(how, one_d)."""
+        if relative not in self.found:
+            if relative:
+                op = RelativeHessian(self.H, sizes(self.model, relative[0], one_d=relative[1]))
+                self.found[relative] = op.directions("LM", tol=1e-3)
+            else:
+                self.found[relative] = hessian_directions(self.H, "LM", tol=1e-3)
+        return self.found[relative]
+
+    def __call__(self, method: Method) -> tuple[Tensor, float]:
+        """Axes (P, 2), and the length of one unit that this network would suggest.
+
+        Only where nothing in the method says how long an axis is does the second number matter; it
+        is 1 elsewhere. It must then be taken from one network for both, or it would hide their
+        difference. A unit of a Hessian axis is where the quadratic model has risen by 4.
+        """
+        if method.axes == "relative":
+            values, d = self.eigenpairs(method.how, method.one_d or "element")
+            return d, unit_of(values[0])
+        if method.axes == "curvature":
+            values, d = self.eigenpairs()
+            return d * torch.tensor([unit_of(value) for value in values]).to(d), 1.0
+        if method.axes == "hessian":
+            values, d = self.eigenpairs()
+            length = unit_of(values[0])
+        else:
+            d = random_directions(self.model, 2, kind=method.axes, seed=self.seed)
+            length = float(flat(self.model).norm() / d[:, 0].norm())
+        if method.how == "none":
+            return d, length
+        return normalised(self.model, d, method.how, one_d=method.one_d, norm=method.norm), 1.0
+
+
+def unit_of(value: float) -> float:
+    """s with |value| s^2 / 2 = 4."""
+    return float(np.sqrt(8 / abs(value)))
+
+
+def twin_distances(
+    methods: Mapping[str, Method],
+    model: nn.Module,
+    twins: Mapping[str, nn.Module],
+    loss_fn,
+    data,
+    grid,
+    *,
+    seed: int = 0,
+    mode: str = "eval",
+) -> dict[str, dict[str, float]]:
+    """{twin: {method: D}}, the distance between the plots of a model and of each of its twins.
+
+    Both networks use the same random numbers and the same unit of length, the model's.
+    """
+    own = Axes(model, loss_fn, data, seed)
+    theirs = {name: Axes(twin, loss_fn, data, seed) for name, twin in twins.items()}
+    found: dict[str, dict[str, float]] = {name: {} for name in twins}
+    for label, method in methods.items():
+        d, unit = own(method)
+        reference = plane(model, loss_fn, data, unit * d, grid, mode=mode)
+        for name, twin in twins.items():
+            other = plane(twin, loss_fn, data, unit * theirs[name](method)[0], grid, mode=mode)
+            found[name][label] = plot_distance(reference, other, symmetric=method.symmetric)
+    return found
