@@ -90,7 +90,9 @@ def sharpness(
             loss = F.cross_entropy(functional_call(model, weights, (x,)).double(), y)
             start = loss.item() if step == 0 else start
             best = max(best, loss.item())
-            gradient = dict(zip(moved, torch.autograd.grad(loss, list(moved.values())), strict=True))
+            gradient = dict(
+                zip(moved, torch.autograd.grad(loss, list(moved.values())), strict=True)
+            )
             length = norm(gradient)
             if step == steps or length == 0:
                 break
@@ -102,4 +104,4 @@ def sharpness(
 
 
 def norm(vectors: dict[str, Tensor]) -> float:
-    return float(torch.stack([v.detach().double().square().sum() for v in vectors.values()]).sum()) ** 0.5
+    return float(torch.stack([v.detach().double().norm() for v in vectors.values()]).norm())
