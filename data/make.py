@@ -139,7 +139,9 @@ def patches_of(photograph: Image.Image) -> Iterator[tuple[int, tuple[int, int], 
     )
     for region in range(REGIONS**2):
         top, left = tops[region // REGIONS], lefts[region % REGIONS]
-        corners = [(int(top + SIDE * i), int(left + SIDE * j)) for i, j in np.ndindex(ACROSS, ACROSS)]
+        corners = [
+            (int(top + SIDE * i), int(left + SIDE * j)) for i, j in np.ndindex(ACROSS, ACROSS)
+        ]
         found = [(corner, pixels[corner[0] :, corner[1] :][:SIDE, :SIDE]) for corner in corners]
         found.sort(key=lambda pair: -pair[1].std((0, 1)).mean())
         for corner, patch in sorted(found[:KEPT], key=lambda pair: pair[0]):

@@ -7,7 +7,7 @@ knows of the data it learnt from the training part; the test part only goes thro
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -66,19 +66,24 @@ PIPELINES = {
 }
 
 
+def known(kind: str, name: str, table: Mapping) -> None:
+    """Refuse a name that is not in the table, saying what is near. Raises ValueError."""
+    if name not in table:
+        near = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.4)
+        raise ValueError(
+            f"unknown {kind} {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+            + f" Known: {', '.join(table)}"
+        )
+
+
 def fitted(name: str, x_train: Tensor) -> Pipeline:
     """The pipeline `name`, fitted on training images with pixels between 0 and 1.
 
     Raises ValueError for an unknown name, for no images, pixels that are not finite, or images
     that leave nothing to fit.
     """
-    if name not in PIPELINES:
-        near = difflib.get_close_matches(str(name).lower(), PIPELINES, n=1, cutoff=0.4)
-        raise ValueError(
-            f"unknown pipeline {name!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-            + f" Known: {', '.join(PIPELINES)}"
-        )
+    known("pipeline", name, PIPELINES)
     if x_train.ndim != 4 or len(x_train) < 2:
         raise ValueError(
             "a pipeline is fitted on two or more images (n, channels, height, width), not "
