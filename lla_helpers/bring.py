@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -128,6 +129,18 @@ def bring_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     raise ValueError(f"unknown loss {name!r}{near(name, LOSSES)} or package.module:callable")
 
 
+def found(path: str) -> str:
+    """Where a path that the reader gave leads; "" and names that are no paths stay as they are.
+
+    Relative paths count from the folder where the command was called (LLA_FROM), then from the
+    book's own: a notebook runs in neither.
+    """
+    if not path or ":" in path or not (Path(path).suffix or "/" in path):
+        return path
+    places = [Path(os.environ.get("LLA_FROM", ".")), Path(__file__).resolve().parents[1]]
+    return str(next((p / path for p in places if (p / path).exists()), places[0] / path))
+
+
 class Part(NamedTuple):
     """Samples (n, ...) and targets (n, ...) of one part of a data set, and what to call it."""
 
@@ -150,6 +163,8 @@ def bring_data(
     length, empty or not finite, and what the loaders raise.
     """
     options = json_object(arguments, "the data's arguments")
+    if isinstance(options.get("folder"), str):
+        options["folder"] = found(f"{options['folder']}/")
     if name.endswith(".npz"):
         arrays = read_arrays(Path(name))
     elif ":" in name:

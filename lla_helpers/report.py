@@ -1,4 +1,4 @@
-"""The report on one model as JSON: it travels inside the notebook, and `run` writes it beside it."""
+"""The report on one model as JSON: it travels in the notebook, and `run` writes it beside it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,13 @@ def estimates(c: Criteria) -> dict[str, Estimate]:
 
 
 def part_of_report(
-    name: str, samples: int, loss: float, accuracy: float, c: Criteria, t: HesdType, applicable: bool
+    name: str,
+    samples: int,
+    loss: float,
+    accuracy: float,
+    c: Criteria,
+    t: HesdType,
+    applicable: bool,
 ) -> dict:
     """One part of the data in the report, as SCHEMA says."""
     return {
@@ -105,10 +111,3 @@ def part_of_report(
         "applicable": applicable,
         "criteria": estimates(c),
     }
-
-
-def reports_of(notebook: Mapping) -> list[dict]:
-    """Every report that an executed notebook carries."""
-    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    found = [output.get("data", {}).get(MIME) for output in outputs]
-    return [report for report in found if report is not None]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from lla_helpers.bring import Part, bring_data, bring_loss, bring_model, load_state, suits
+from lla_helpers.bring import Part, bring_data, bring_loss, bring_model, found, load_state, suits
 from lla_helpers.models import mlp
 
 MLP = "lla_helpers.models:mlp"
@@ -129,6 +129,16 @@ def test_weights_that_do_not_fit(tmp_path):
     other.write_bytes(b"\x00" * 20)
     with pytest.raises(ValueError, match="no safetensors file"):
         load_state(model, other)
+
+
+def test_paths_count_from_where_the_command_was_called(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLA_FROM", str(tmp_path))
+    (tmp_path / "w.pt").touch()
+    assert found("w.pt") == str(tmp_path / "w.pt")
+    assert found("data/digits.npz").endswith("data/digits.npz")
+    assert not found("data/digits.npz").startswith(str(tmp_path)), "the book's own, else"
+    assert found("none.npz") == str(tmp_path / "none.npz"), "so that an error names it"
+    assert [found(word) for word in ("", "digits", "a.b:c")] == ["", "digits", "a.b:c"]
 
 
 def test_losses():

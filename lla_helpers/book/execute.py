@@ -106,7 +106,8 @@ def kernel_env(root: Path) -> dict[str, str]:
     env = {**os.environ, **dict.fromkeys(THREADS, threads)}
     env.pop("MPLBACKEND", None)  # any value would keep figures from being shown inline
     env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # no debugger, no warning about frozen modules
-    paths = [str(root), env.get("PYTHONPATH", "")]
+    env["LLA_FROM"] = os.getcwd()  # where a reader's relative paths count from
+    paths = [str(root), env.get("PYTHONPATH", ""), os.getcwd()]
     env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return env
 

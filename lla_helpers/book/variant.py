@@ -22,6 +22,7 @@ from lla_helpers.book.verdicts import claims_of, compare
 from lla_helpers.book.whole import job_for
 
 LONGEST = 60
+REPORT = "application/vnd.lla.report+json"
 
 
 def slug(values: Mapping[str, Any]) -> str:
@@ -55,7 +56,17 @@ def run_variant(book: Book, chapter: Chapter, values: Mapping[str, Any]) -> Path
     failures = run_jobs([job], lambda _, content: write_whole(place, content))
     if failures:
         raise Failed(failures[0])
+    report = report_of(load(place))
+    if report is not None:
+        write_whole(place.with_suffix(".json"), report)
     return place
+
+
+def report_of(notebook: Mapping) -> bytes | None:
+    """The report for machines that a chapter left among its outputs, if it left one."""
+    outputs = (o for cell in notebook["cells"] for o in cell.get("outputs", []))
+    found = [o["data"][REPORT] for o in outputs if REPORT in o.get("data", {})]
+    return (json.dumps(found[-1], indent=1) + "\n").encode() if found else None
 
 
 def render_variant(
@@ -74,4 +85,7 @@ def render_variant(
     page = as_bytes(with_banner(fresh, parameters, values, rows))
     place = notebook.parent / "html"
     render(book, place, replaced={chapter.page: page}, strict=False)
+    report = notebook.with_suffix(".json")
+    if report.is_file():
+        write_whole((place / chapter.page).with_suffix(".json"), report.read_bytes())
     return place / f"{chapter.page}.html"
