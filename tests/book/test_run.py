@@ -1,5 +1,7 @@
 """A reader's rerun: validated before anything is written, then whole or not at all."""
 
+import json
+
 import pytest
 
 from lla_helpers.book.variant import slug
@@ -110,6 +112,27 @@ def test_a_failing_cell_is_named_and_the_good_notebook_stays(book, call):
     assert bad.last.endswith("OSError: b")
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name], "no temporary file is left"
+
+
+def test_a_report_for_machines_lies_beside_the_notebook_and_the_page(book, call):
+    """The chapter leaves it as an output of its own type; `run` writes it as a file."""
+    report = tiny.code('display({"application/vnd.lla.report+json": {"r": seed}}, raw=True)')
+    seed = tiny.code("seed: int = 0  # a seed", "parameters")
+    tiny.write(book / "chapters" / "beta.ipynb", tiny.prose("# Chapter beta"), seed, report)
+    answer = call(book, "run", "beta", "-p", "seed", "7", "--build")
+    assert answer.code == 0, answer.err
+    for path in answer.out.split():
+        beside = (book / path).with_suffix(".json")
+        assert json.loads(beside.read_text()) == {"r": 7}
+
+
+def test_paths_of_the_reader_count_from_where_the_command_was_called(book, call, monkeypatch):
+    where = tiny.code("import os\nprint(os.environ['LLA_FROM'])")
+    seed = tiny.code("seed: int = 0  # a seed", "parameters")
+    tiny.write(book / "chapters" / "beta.ipynb", tiny.prose("# Chapter beta"), seed, where)
+    monkeypatch.chdir(book / "data")
+    path = book / "data" / call(book, "run", "beta").out.strip()
+    assert "data\n" in tiny.text_of(path)
 
 
 def test_a_kernel_that_dies_is_told_from_a_cell_that_fails(book, call):
