@@ -213,6 +213,21 @@ def build(book: Book, student: bool, execute: bool) -> None:
     click.echo(shown(place / "index.html"))
 
 
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def new(book: Book, name: str) -> None:
+    """Write chapters/NAME.ipynb from the template; _toc.yml decides where it stands."""
+    from lla_helpers.book.template import write_chapter
+
+    path = write_chapter(book, name)
+    click.echo(shown(path))
+    click.echo(
+        f"add `- file: chapters/{name}` to _toc.yml, then `python -m lla_helpers refresh {name}`",
+        err=True,
+    )
+
+
 def once(options: Sequence[tuple[str, str]], parameters: dict[str, Parameter]) -> dict[str, str]:
     """The -p options by name. Raises BadInput when one is given twice: which was meant?"""
     names = [name for name, _ in options]
