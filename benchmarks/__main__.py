@@ -47,7 +47,7 @@ def out_option(name: str):
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part.")
 @click.option("--net", "names", multiple=True, type=click.Choice(list(MAKERS)), help="Only this.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds of timing [default: 9, of SLQ 3].")
-@click.option("--peer", "peers", multiple=True, help="Only this library; begins its name [all].")
+@click.option("--peer", "peers", multiple=True, help="Only this one; no imitations.")
 @click.option("--steps", default=80, show_default=True, type=click.IntRange(2), help="Of SLQ.")
 @click.option("--probes", default=4, show_default=True, type=click.IntRange(1), help="Of SLQ.")
 @click.option("--quick", is_flag=True, help="Minutes instead of an hour, numbers to match.")
@@ -74,7 +74,7 @@ def run(parts, names, rounds, peers, steps, probes, quick, clock, threads, out) 
     least = 0.1 if quick else 0.5
     out = out or (QUICK if quick else about.RESULTS) / "benchmark.json"
     how = {
-        "products": lambda: speed.products(adapters, names, rounds, least, tell),
+        "products": lambda: speed.products(adapters, names, rounds, least, tell, bool(peers)),
         "loaders": lambda: speed.loaders(adapters, names, rounds, least, tell),
         "slq": lambda: speed.whole(
             adapters, names, whole, *((20, 2) if quick else (steps, probes)), tell=tell

@@ -198,7 +198,7 @@ class Hessian:
             if len(columns) > 1 and self.at_once > 1 and not self.takes_blocks:
                 self.at_once = 1
             result = torch.zeros_like(columns)
-            for first_pass in self.first_passes():
+            for first_pass in self.first_passes() if len(columns) else ():
                 for vectors, total in zip(
                     columns.split(self.at_once), result.split(self.at_once), strict=True
                 ):
