@@ -13,6 +13,7 @@ import torch
 from benchmarks import about, accuracy, memory, report, speed, timing, traps
 from benchmarks.nets import MAKERS
 from benchmarks.peers import installed
+from tests.traps.adapter import Ours
 
 PARTS = ("products", "loaders", "slq", "accuracy")
 QUICK = Path(__file__).resolve().parents[1] / "_build" / "benchmarks"
@@ -46,6 +47,9 @@ def out_option(name: str):
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part.")
 @click.option("--net", "names", multiple=True, type=click.Choice(list(MAKERS)), help="Only this.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds of timing [default: 9, of SLQ 3].")
+@click.option("--peer", "peers", multiple=True, help="Only this one; no imitations.")
+@click.option("--steps", default=80, show_default=True, type=click.IntRange(2), help="Of SLQ.")
+@click.option("--probes", default=4, show_default=True, type=click.IntRange(1), help="Of SLQ.")
 @click.option("--quick", is_flag=True, help="Minutes instead of an hour, numbers to match.")
 @click.option(
     "--clock",
@@ -56,22 +60,24 @@ def out_option(name: str):
 )
 @threads_option
 @out_option("benchmark.json")
-def run(parts, names, rounds, quick, clock, threads, out) -> None:
+def run(parts, names, rounds, peers, steps, probes, quick, clock, threads, out) -> None:
     """Time per vector, with loaders, of a whole SLQ, and until the spectrum is known."""
     if clock == "cpu" and threads > 1:
         raise click.UsageError("--clock cpu adds up all threads: use it with --threads 1")
     timing.use_clock(clock)
     torch.set_num_threads(threads)
     adapters, versions = installed(tell)
+    if peers:
+        adapters = [a for a in adapters if isinstance(a, Ours) or a.name.startswith(peers)]
     names = names or tuple(MAKERS)
     rounds, whole = rounds or (3 if quick else 9), rounds or (1 if quick else 3)
     least = 0.1 if quick else 0.5
     out = out or (QUICK if quick else about.RESULTS) / "benchmark.json"
     how = {
-        "products": lambda: speed.products(adapters, names, rounds, least, tell),
+        "products": lambda: speed.products(adapters, names, rounds, least, tell, bool(peers)),
         "loaders": lambda: speed.loaders(adapters, names, rounds, least, tell),
         "slq": lambda: speed.whole(
-            adapters, names, whole, *((20, 2) if quick else (80, 4)), tell=tell
+            adapters, names, whole, *((20, 2) if quick else (steps, probes)), tell=tell
         ),
         "accuracy": lambda: accuracy.time_to_accuracy(
             adapters,

@@ -49,9 +49,13 @@ def product_calls(
     return calls
 
 
-def imitation_calls(problem: Problem) -> dict[str, tuple[Callable[[], object], int]]:
+def imitation_calls(
+    problem: Problem, only: str | None = None
+) -> dict[str, tuple[Callable[[], object], int]]:
     calls = {}
     for name, (make, count) in IMITATIONS.items():
+        if only and name != only:
+            continue
         work, v = make(nets.fresh(problem)), vectors(problem, count)
         calls[name] = (lambda work=work, v=v: work(v), count)
     return calls
@@ -76,12 +80,13 @@ def summary(found: Seconds, base: str | None = None) -> dict:
     }
 
 
-def products(adapters, names, rounds: int, least_seconds: float, tell) -> dict:
-    """Per vector, prepared, all data in one batch."""
+def products(adapters, names, rounds: int, least_seconds: float, tell, bare=False) -> dict:
+    """Per vector, prepared, all data in one batch; `bare` of imitations, but for the gradient."""
     results = {}
     for name in names:
         problem = nets.make(name)
-        calls = product_calls(problem, adapters) | imitation_calls(problem)
+        only = "gradient" if bare else None
+        calls = product_calls(problem, adapters) | imitation_calls(problem, only)
         found = per_vector(calls, rounds, least_seconds, lambda t, n=name: tell(f"{n}: {t}"))
         results[name] = summary(found, "gradient")
     return results

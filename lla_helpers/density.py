@@ -146,15 +146,25 @@ class SpectralDensity:
         return float(np.std(rows, ddof=1) / math.sqrt(self.probes))
 
     def accuracy(self) -> float:
-        """Expected W1 to the exact spectrum over the range, from the spread of the probes alone.
+        """Expected W1 to the exact spectrum over the range: `scatter` and `resolution` combined.
 
-            E W1 ~ sqrt(2/pi) int se(F(t)) dt,  se(F(t)) = s_i(F_i(t)) / sqrt(k)
+        The root of the sum of their squares; nan for one probe. On networks with known spectra it
+        was never less than 0.8 of the true mean W1, with and without deflation; where the steps are
+        few it may claim up to three times too much, since `resolution` is a cautious guess.
+        """
+        return math.hypot(self.scatter(), self.resolution())
+
+    def scatter(self) -> float:
+        """The probes' part of the expected W1 over the range, from their spread; nan for one.
+
+            sqrt(2/pi) int se(F(t)) dt,  se(F(t)) = s_i(F_i(t)) / (c_k sqrt(k))
 
         For each t the error of the mean cdf is about normal with standard error se, and its
-        absolute value has mean sqrt(2/pi) se. nan for one probe. What too few steps cost does not
-        show in it.
+        absolute value has mean sqrt(2/pi) se. The sample's standard deviation s is on average
+        c_k = sqrt(2/(k-1)) Gamma(k/2) / Gamma((k-1)/2) times the true one: 0.80 for two probes.
         """
-        if self.probes < 2:
+        k = self.probes
+        if k < 2:
             return math.nan
         t = np.sort(self.nodes, axis=None)
         cdfs = np.stack(
@@ -165,8 +175,30 @@ class SpectralDensity:
                 for n, w in zip(self.nodes, self.weights, strict=True)
             ]
         )
-        se = cdfs.std(axis=0, ddof=1) / math.sqrt(self.probes)
+        c = math.sqrt(2 / (k - 1)) * math.exp(math.lgamma(k / 2) - math.lgamma((k - 1) / 2))
+        se = cdfs.std(axis=0, ddof=1) / (c * math.sqrt(k))
         return float(math.sqrt(2 / math.pi) * np.sum(se * np.diff(t)) / self.scale)
+
+    def resolution(self) -> float:
+        """The steps' part of the expected W1 over the range, which all probes have in common.
+
+        A quadrature of m nodes is a staircase. At a node t_j the cdf of the probe's own measure
+        lies between the feet and the top of the step (Chebyshev, Markov, Stieltjes); say half way.
+        On a straight line from there to the next node it encloses with the staircase the area
+
+            (t_{j+1} - t_j) (w_j^2 + w_{j+1}^2) / (4 (w_j + w_{j+1})).
+
+        Deflated nodes, the same in every row, are exact and count nothing.
+        """
+        exact = (np.ptp(self.nodes, axis=0) == 0) & (self.weights == 1 / self.dim).all(axis=0)
+        exact &= self.probes > 1
+        total = 0.0
+        for nodes, weights in zip(self.nodes[:, ~exact], self.weights[:, ~exact], strict=True):
+            order = np.argsort(nodes[weights > 0])
+            t, w = nodes[weights > 0][order], weights[weights > 0][order]
+            a, b = w[:-1], w[1:]
+            total += np.sum(np.diff(t) * (a**2 + b**2) / (4 * (a + b)))
+        return float(total / self.probes / self.scale)
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file, without pickle. `load` reads it back."""
@@ -218,7 +250,8 @@ def slq(
     weight 1/P and before the others, and the probes see only their complement.
 
     accuracy: add probes, at least four, until the density's `accuracy()`, the expected W1 over the
-    range, is at most this; `max_probes` ends it, with a warning that says what was reached.
+    range, is at most this. `max_probes` ends it, or a `resolution()` that no number of probes can
+    mend, with a warning that says what was reached.
 
     Lanczos vectors beyond `op.room`, the bytes that an operator leaves for them, lie on disk.
 
@@ -249,13 +282,17 @@ def slq(
             density = assembled(runs, exact, dim, steps, validity)
             if accuracy is None or density.accuracy() <= accuracy or wanted >= max_probes:
                 break
-            # The error falls with the root of the probes: ask for what that predicts, within 2x.
-            predicted = math.ceil(wanted * (density.accuracy() / accuracy) ** 2)
-            wanted = min(max(wanted + 1, min(predicted, 2 * wanted)), max_probes)
+            left = accuracy**2 - density.resolution() ** 2
+            if left <= 0:
+                break
+            # Scatter falls with the root of the probes: ask for what that predicts, within 2x.
+            predicted = wanted * min(density.scatter() ** 2 / left, 2)
+            wanted = min(max(wanted + 1, math.ceil(predicted)), max_probes)
     if accuracy is not None and density.accuracy() > accuracy:
+        too_few = "steps" if density.resolution() >= accuracy else "max_probes"
         warnings.warn(
             f"{wanted} probes reach an accuracy of {density.accuracy():.1e} of the range, not "
-            f"{accuracy:.1e}: raise max_probes, or deflate",
+            f"{accuracy:.1e}: raise {too_few}, or deflate",
             NotConverged,
             stacklevel=2,
         )

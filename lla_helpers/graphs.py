@@ -13,25 +13,30 @@ from lla_helpers.model_view import ModelView
 from lla_helpers.well_defined import Loss, forward, one_line
 
 
-def derivative(of, by: list[Tensor], along=None, create_graph: bool = False):
+def derivative(of, by: list[Tensor], along=None, create_graph: bool = False, block: int = 0):
     """d(of . along) / d by; zeros where `of` does not depend on `by`. The graph is kept.
 
+    With `block`, so many directions at once: `along` and the result have them as a first dimension.
     Raises ValueError when PyTorch lacks a derivative on the way, naming the operation.
     """
     of = [of] if isinstance(of, Tensor) else list(of)
     along = [None] * len(of) if along is None else along
     pairs = [(o, a) for o, a in zip(of, along, strict=True) if o.requires_grad]
+    lead = (block,) if block else ()
     if not pairs:
-        return tuple(torch.zeros_like(b) for b in by)
+        return tuple(b.new_zeros(lead + b.shape) for b in by)
     try:
-        return torch.autograd.grad(
+        found = torch.autograd.grad(
             [o for o, _ in pairs],
             by,
             [a for _, a in pairs],
             retain_graph=True,
             create_graph=create_graph,
             allow_unused=True,
-            materialize_grads=True,
+            is_grads_batched=bool(block),
+        )
+        return tuple(
+            b.new_zeros(lead + b.shape) if f is None else f for f, b in zip(found, by, strict=True)
         )
     except (RuntimeError, NotImplementedError) as error:
         if "not implemented" in str(error) or "not differentiable" in str(error):

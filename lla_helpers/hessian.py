@@ -9,8 +9,11 @@ pass, loss and gradient, does not depend on v: its graph is kept and walked agai
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,16 +40,19 @@ from lla_helpers.well_defined import (
 )
 
 KINDS = ("hessian", "ggn")
-Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
+Product = Callable[..., tuple[Tensor, ...]]
 
 DENSE_LIMIT = 10_000
-USUAL_CHUNK = 512
-LIGHT_GRAPH = 32 * 2**20
+LEAST_CHUNK, CHUNK_BYTES = 64, 16 * 2**20
+MOST_AT_ONCE, AT_ONCE_BYTES = 16, 8 * 2**20
 
 
 @dataclass
 class FirstPass:
-    """What one chunk leaves for the products: its share of the loss, gradient, and v -> H v."""
+    """What one chunk leaves for the products: its share of the loss, gradient, and v -> H v.
+
+    product(tensors of theta's shapes); with block=k the tensors have k vectors as first dimension.
+    """
 
     loss: Tensor
     gradient: tuple[Tensor, ...]
@@ -64,10 +70,11 @@ class Hessian:
     kind: "hessian", or "ggn" for the generalised Gauss-Newton matrix J^T H_l J.
     mode: "eval"; or "train", where the batches as given are the batches (a pair is one batch) and
         `chunk_size` is ignored.
-    chunk_size: samples in one pass of "eval" mode; None for 512, more where a sample's graph is so
-        small that overhead would dominate, fewer where one chunk's graph would burst the cap.
-    block_size: vectors that `slq` sends through together; a chunk beyond the cap is then rebuilt
-        once for the block. None for 1 where every graph is kept, else 4.
+    chunk_size: samples in one pass of "eval" mode; None for as many as leave a graph of 16 MiB, at
+        least 64, fewer where one chunk's graph would burst the cap.
+    block_size: vectors that `slq` sends through together; None for what pays: several through one
+        walk of the graph where networks are tiny, and at least 4 where some graphs do not fit the
+        cap, so that they are rebuilt once for the block.
     dtype, device: where it computes; by default those of the parameters.
     memory_cap: GiB for graphs, vectors at work and Lanczos vectors. At most half of it is
         the graphs': those that fit are kept, the others rebuilt for every block of products.
@@ -105,7 +112,7 @@ class Hessian:
             self.view = ModelView(model, params, mode, dtype, device)
         self.loss_fn, self.kind, self.memory_cap = loss_fn, kind, memory_cap
         self.batches = Batches(
-            data, USUAL_CHUNK if chunk_size is None else chunk_size, mode, self.dtype, self.device
+            data, 512 if chunk_size is None else chunk_size, mode, self.dtype, self.device
         )
         refuse_if_weights_differ(self.view.theta.values())
         self.total = int(over_ranks(torch.tensor(self.batches.size)))
@@ -123,7 +130,11 @@ class Hessian:
             fit = int(room / max(each * self.batches.longest, 1))
             self.kept = fit if fit >= self.batches.count else max(fit - 1, 0)
             self.graphs_take = each * self.batches.longest * min(self.kept + 1, self.batches.count)
-        self.block_size = block_size or (1 if self.kept >= self.batches.count else 4)
+        self.at_once = vectors_at_once(each * self.batches.longest, self.vector_bytes)
+        if block_size is None:
+            self.block_size = self.at_once if fit >= self.batches.count else max(4, self.at_once)
+        else:
+            self.block_size, self.at_once = block_size, min(block_size, self.at_once)
 
     # What it is ------------------------------------------------------------------------------
 
@@ -140,6 +151,10 @@ class Hessian:
         return self.view.device
 
     @property
+    def vector_bytes(self) -> int:
+        return self.view.size * self.dtype.itemsize
+
+    @property
     def room(self) -> float:
         """Bytes of the cap left for Lanczos vectors.
 
@@ -147,7 +162,7 @@ class Hessian:
         the weights, the vector, the product and the pieces that each is put together from.
         """
         one_chunk = self.graphs_take / min(self.kept + 1, self.batches.count)
-        at_work = one_chunk + 10 * self.view.size * self.dtype.itemsize
+        at_work = one_chunk + 10 * self.vector_bytes
         return max(self.memory_cap * 2**30 - self.graphs_take - at_work, 0.0)
 
     @property
@@ -175,18 +190,21 @@ class Hessian:
                 f"H has shape {self.shape}: v must be ({self.view.size},) or "
                 f"({self.view.size}, k), not {tuple(v.shape)}"
             )
-        if not torch.isfinite(v).all():
+        if not is_finite(v):
             raise ValueError("v must be finite, and holds nan or inf")
-        columns = v.detach().to(self.device, self.dtype).reshape(len(v), -1).T
+        columns = v.detach().to(self.device, self.dtype).reshape(len(v), -1).T.contiguous()
         self.products += len(columns)
         with plain_autograd(self.device):
-            result = torch.zeros(columns.shape, dtype=self.dtype, device=self.device)
-            for first_pass in self.first_passes():
-                for column, total in zip(columns, result, strict=True):
-                    product = first_pass.product(self.view.unflatten(column))
-                    total += self.view.flatten(product)
+            if len(columns) > 1 and self.at_once > 1 and not self.takes_blocks:
+                self.at_once = 1
+            result = torch.zeros_like(columns)
+            for first_pass in self.first_passes() if len(columns) else ():
+                for vectors, total in zip(
+                    columns.split(self.at_once), result.split(self.at_once), strict=True
+                ):
+                    total += self.multiplied(first_pass, vectors)
         result = over_ranks(result)
-        if not torch.isfinite(result).all():
+        if not is_finite(result):
             raise FloatingPointError(
                 "the Hessian-vector product is not finite: the loss is too large or has no second "
                 "derivative here"
@@ -212,13 +230,15 @@ class Hessian:
                 f"a dense matrix of P = {self.view.size} parameters is more than the limit of "
                 f"{limit}: choose a block with params=, or raise the limit"
             )
-        return self @ torch.eye(self.view.size, dtype=self.dtype, device=self.device)
+        eye = torch.eye(self.view.size, dtype=self.dtype, device=self.device)
+        return (self @ eye).contiguous()
 
     def block(self, params: str | list[str]) -> Hessian:
         """The diagonal block of the parameters that `params` chooses, at the same weights."""
         block = copy.copy(self)
         block.view = self.view.restricted(params)
         block.graphs, block.products = [], 0
+        block.__dict__.pop("takes_blocks", None)
         return block
 
     def check(self, seed: int = 0) -> Validity:
@@ -269,24 +289,68 @@ class Hessian:
         build = hessian_product if self.kind == "hessian" else ggn_product
         return build(outputs, lambda z: share * mean_loss(self.loss_fn, z, y), self.view)
 
+    def multiplied(self, first_pass: FirstPass, vectors: Tensor) -> Tensor:
+        """One chunk's share of H v for vectors (k, P), in one walk of its graph."""
+        if len(vectors) == 1:
+            return self.view.flatten(first_pass.product(self.view.unflatten(vectors[0])))[None]
+        k = len(vectors)
+        return self.view.flatten(first_pass.product(self.view.unflatten(vectors), block=k), (k,))
+
+    @cached_property
+    def takes_blocks(self) -> bool:
+        """Do two vectors at once, on a few samples, give what each gives alone, and no complaint?
+
+        PyTorch cannot batch the derivative of every operation.
+        """
+        first_pass = self.first_pass(*self.sample())
+        v = torch.linspace(-1, 1, 2 * self.view.size, dtype=self.dtype, device=self.device)
+        v = v.reshape(2, -1)
+        alone = torch.cat([self.multiplied(first_pass, u) for u in v.split(1)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                together = self.multiplied(first_pass, v)
+            except (RuntimeError, ValueError, UserWarning):
+                return False
+        rounding = torch.finfo(self.dtype).eps ** 0.5
+        return bool((together - alone).norm() <= rounding * alone.norm())
+
     def sample(self, size: int = 32) -> Pair:
         """A few samples to try things on; in "train" mode the first batch as it is."""
         x, y = next(iter(self.batches))
         return (x, y) if self.view.mode == "train" else (x[:size], y[:size])
 
     def bytes_per_sample(self) -> float:
-        x, y = self.sample()
+        # Copies: a view of the data would count, and keep, all of them.
+        x, y = (t.clone() for t in self.sample())
         return graph_bytes(lambda: self.first_pass(x, y), self.view) / len(x)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """One sum tells, unless the sum itself overflows."""
+    return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
 def suitable_chunk(each: float, room: float) -> int:
     """Samples a chunk, from the bytes of one sample's graph and the room for graphs.
 
-    512, but as many as make 32 MiB where samples are light: below that a pass is mostly overhead.
+    As many as leave 16 MiB: much less is mostly overhead, and what a product takes and gives back
+    in much more the system hands out anew every time, page by page (thousands of page faults).
     A third of the room at most: a product takes about as much again as the graph that it walks.
     """
     each = max(each, 1.0)  # no graph at all: the chosen parameters are unused
-    return max(1, min(max(USUAL_CHUNK, int(LIGHT_GRAPH / each)), int(room / 3 / each)))
+    return max(1, min(max(LEAST_CHUNK, int(CHUNK_BYTES / each)), int(room / 3 / each)))
+
+
+def vectors_at_once(graph: float, vector: int) -> int:
+    """Vectors that share one walk of a graph, from its bytes and those of a vector.
+
+    Where arithmetic dominates, a block only moves more memory. Where a walk is mostly the starting
+    of small operations, it starts them once for all, while what they work on stays in the cache.
+    Fewer than four do not repay the batching.
+    """
+    fit = int(AT_ONCE_BYTES / (graph + 10 * vector))
+    return min(fit, MOST_AT_ONCE) if fit >= 4 else 1
 
 
 def hessian_product(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor], view) -> FirstPass:
@@ -296,8 +360,8 @@ def hessian_product(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor], view) 
     gradient = derivative(loss, leaves, create_graph=True)
     refuse_if_once_only(gradient)
 
-    def product(v: list[Tensor]) -> tuple[Tensor, ...]:
-        return derivative(gradient, leaves, v)
+    def product(v: list[Tensor], block: int = 0) -> tuple[Tensor, ...]:
+        return derivative(gradient, leaves, v, block=block)
 
     return FirstPass(loss.detach(), tuple(g.detach() for g in gradient), product)
 
@@ -315,10 +379,10 @@ def ggn_product(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor], view) -> F
     u = torch.zeros_like(outputs, requires_grad=True)
     jt_u = derivative(outputs, leaves, [u], create_graph=True)
 
-    def product(v: list[Tensor]) -> tuple[Tensor, ...]:
-        (jv,) = derivative(jt_u, [u], v)
-        (hl_jv,) = derivative(dl_dz, [z], [jv])
-        return derivative(outputs, leaves, [hl_jv])
+    def product(v: list[Tensor], block: int = 0) -> tuple[Tensor, ...]:
+        (jv,) = derivative(jt_u, [u], v, block=block)
+        (hl_jv,) = derivative(dl_dz, [z], [jv], block=block)
+        return derivative(outputs, leaves, [hl_jv], block=block)
 
     gradient = derivative(outputs, leaves, [dl_dz[0].detach()])
     return FirstPass(loss.detach(), gradient, product)

@@ -93,14 +93,20 @@ class ModelView:
             )
         return outputs
 
-    def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
-        """Tensors in the order of theta, as one vector of length P."""
-        return torch.cat([t.reshape(-1) for t in tensors])
+    def flatten(self, tensors: Iterable[Tensor], lead: tuple[int, ...] = ()) -> Tensor:
+        """Tensors in the order of theta, as one vector of length P.
+
+        Tensors with dimensions `lead` before theta's give vectors of shape (*lead, P).
+        """
+        return torch.cat([t.reshape(*lead, -1) for t in tensors], dim=-1)
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
-        """A vector of length P as tensors of theta's shapes, in its order."""
-        parts = vector.split([p.numel() for p in self.theta.values()])
-        return [part.reshape(p.shape) for part, p in zip(parts, self.theta.values(), strict=True)]
+        """A vector (..., P) as tensors of theta's shapes, in its order, after the first (...)."""
+        parts = vector.split([p.numel() for p in self.theta.values()], dim=-1)
+        lead = vector.shape[:-1]
+        return [
+            part.reshape(lead + p.shape) for part, p in zip(parts, self.theta.values(), strict=True)
+        ]
 
 
 def choose(everything: dict[str, Tensor], params: str | Sequence[str] | None) -> list[str]:

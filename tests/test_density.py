@@ -326,12 +326,42 @@ def test_accuracy_is_reached_or_its_lack_is_told():
     d = slq(A, 30, accuracy=0.01)
     assert d.accuracy() <= 0.01 and d.probes >= 4
     with pytest.warns(NotConverged, match="4 probes reach an accuracy of .*raise max_probes"):
-        few = slq(A, 30, accuracy=1e-6, max_probes=4)
+        few = slq(A, 120, accuracy=1.1 * slq(A, 120, 4).resolution(), max_probes=4)
     assert few.probes == 4
-    # What it predicts is what happens, within the factor that ten seeds can tell.
-    many = [slq(A, 30, 8, seed=s) for s in range(10)]
+    # More probes cannot mend what too few steps cost, so they are not spent.
+    with pytest.warns(NotConverged, match="4 probes reach an accuracy of .*raise steps"):
+        coarse = slq(A, 5, accuracy=1e-4)
+    assert coarse.probes == 4
+
+
+@pytest.mark.parametrize("deflate", [0, 3])
+@pytest.mark.parametrize("probes", [2, 8])
+@pytest.mark.parametrize("steps", [10, 40])
+def test_accuracy_claims_what_happens(steps, probes, deflate):
+    """Never much too little; where steps are few the guess at their share may be 3 times too much.
+
+    Deflated, the scatter alone claims 2.5 times too little at 10 steps and 8 probes.
+    """
+    A = matrix()
+    many = [slq(A, steps, probes, seed=s, deflate=deflate) for s in range(12)]
     happened = np.mean([m.wasserstein(SPECTRUM) for m in many]) / 6.0
-    assert 0.5 < happened / np.mean([m.accuracy() for m in many]) < 2.0
+    assert 0.3 < happened / np.mean([m.accuracy() for m in many]) < 1.25
+
+
+def test_resolution_by_hand():
+    # Areas 1 * (0.04 + 0.25) / (4 * 0.7) and 3 * (0.25 + 0.09) / (4 * 0.8), then
+    # 1 * (0.16 + 0.36) / (4 * 1.0); the node of no weight is not there. Over two probes and 4.
+    areas = 0.29 / 2.8 + 3 * 0.34 / 3.2 + 0.52 / 4
+    assert by_hand().resolution() == pytest.approx(areas / 2 / 4)
+    # A node in every row at weight 1/P is exact; what is left here is one step each.
+    exact = SpectralDensity(np.array([[9.0, 1.0], [9.0, 2.0]]), np.array([[0.1, 0.9]] * 2), dim=10)
+    assert exact.resolution() == 0.0
+
+
+def test_scatter_of_two_probes_by_hand():
+    # F differs by d between the two: s = d / sqrt(2), E s = 0.798 sigma, se = s / 0.798 / sqrt(2).
+    d = SpectralDensity(np.array([[0.0, 1.0]] * 2), np.array([[0.2, 0.8], [0.6, 0.4]]), dim=10)
+    assert d.scatter() == pytest.approx(np.sqrt(2 / np.pi) * 0.4 / 2 / np.sqrt(2 / np.pi))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lla_helpers import Hessian, slq
+from lla_helpers.hessian import suitable_chunk, vectors_at_once
+from lla_helpers.models import mlp
 from tests.reference import Flat
 from tests.zoo import ZOO, N, batches, made
 
@@ -211,6 +213,69 @@ def test_kept_and_rebuilt_graphs_give_one_product(kind):
     assert {0, 6} < kept and len(kept) >= 4
 
 
+@pytest.mark.parametrize("kind", ["hessian", "ggn"])
+@pytest.mark.parametrize("name", ZOO)
+def test_vectors_that_walk_a_graph_together_meet_nobody(name, kind):
+    """A block gives what its vectors give alone, whether PyTorch can batch the network or not."""
+    model, x, y = made(name)
+    options = dict(kind=kind, dtype=torch.float64, chunk_size=9)
+    H, alone = (Hessian(model, CE, (x, y), **options, block_size=b) for b in (4, 1))
+    V = vectors(H.shape[0], 6)  # a block of four, and one of two
+    assert error(H @ V, alone @ V) < 1e-12
+    assert alone.at_once == 1 and H.at_once == (4 if H.takes_blocks else 1)
+
+
+class Unbatched(torch.autograd.Function):
+    """x^2, whose second derivative looks at the numbers: nothing that vmap can do."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return UnbatchedSlope.apply(x, g)
+
+
+class UnbatchedSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, g):
+        ctx.save_for_backward(x, g)
+        return 2 * x * g
+
+    @staticmethod
+    def backward(ctx, h):
+        x, g = ctx.saved_tensors
+        assert h.sum().item() == h.sum().item()
+        return 2 * g * h, 2 * x * h
+
+
+class Squares(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.b(Unbatched.apply(self.a(x)))
+
+
+def test_where_a_block_cannot_be_batched_its_vectors_go_alone():
+    _, x, y = made("mlp-tanh")
+    model = Squares()
+    H = Hessian(model, CE, (x, y), dtype=torch.float64)
+    assert H.at_once > 1 and not H.takes_blocks
+    V = vectors(H.shape[0])
+    exact = Flat(nn.Sequential(model.a, Square(), model.b), CE, [(x, y)]).hessian()
+    assert error(H @ V, exact @ V) < 1e-10 and H.at_once == 1
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return x.square()
+
+
 def test_an_interrupted_product_leaves_the_operator_whole():
     """Ctrl-C in the second chunk of the first product; the next product counts each chunk once."""
     model, x, y = made("mlp-tanh")
@@ -225,6 +290,7 @@ def test_an_interrupted_product_leaves_the_operator_whole():
 
     H = Hessian(model, loss_fn, (x, y), chunk_size=7, dtype=torch.float64)
     V = vectors(H.shape[0])
+    assert H.takes_blocks  # whose trial takes the loss once
     stop = calls + 2
     with pytest.raises(KeyboardInterrupt):
         H @ V
@@ -250,10 +316,29 @@ def test_a_confident_network_keeps_its_digits_in_float32():
 # Forms of the operator --------------------------------------------------------------------------
 
 
+def test_chunks_and_blocks_follow_from_what_a_graph_takes():
+    """Sizes decide, not a stopwatch: two runs of a notebook give the same numbers."""
+    assert suitable_chunk(each=2**16, room=2**30) == 256  # 16 MiB
+    assert suitable_chunk(each=2**22, room=2**30) == 64  # but no fewer
+    assert suitable_chunk(each=2**22, room=2**26) == 5  # unless a third of the room is less
+    assert suitable_chunk(each=0.0, room=2**30) > 10**6
+    assert vectors_at_once(graph=2**10, vector=2**10) == 16
+    assert vectors_at_once(graph=2**20, vector=2**13) == 7
+    assert vectors_at_once(graph=2**21, vector=2**16) == 1  # three would not repay it
+
+
+def test_a_graph_is_counted_by_its_samples_not_by_the_data_around_them():
+    model = mlp((64, 5, 3))
+    x, y = torch.randn(5000, 64), torch.arange(5000) % 3
+    few = Hessian(model, CE, (x[:32], y[:32])).bytes_per_sample()
+    assert Hessian(model, CE, (x, y)).bytes_per_sample() == few < 1000
+
+
 def test_forms_of_the_operator_agree():
     model, x, y = made("mlp-tanh")
     H = Hessian(model, CE, (x, y), dtype=torch.float64)
     V, dense = vectors(H.shape[0]), H.dense()
+    assert dense.is_contiguous()  # transposed strides make products with it several times slower
     assert error(dense, truth("mlp-tanh")["hessian"]) < 1e-10
     assert error(H @ V[:, 0], dense @ V[:, 0]) < 1e-12
     assert (H @ V[:, :1]).shape == (H.shape[0], 1)
