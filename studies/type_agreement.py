@@ -1,0 +1,117 @@
+"""Does the estimated type agree with the type from all eigenvalues? 100 networks drawn by seed.
+
+None of them had a part in choosing the thresholds. Everything about a network is drawn from its
+number: architecture, activation, width, batch norm and its mode, data, optimiser, length of
+training from none to converged, and the share of labels that are replaced when the spectrum is
+taken. 450 to 1,500 parameters, so that every eigenvalue can be had in float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lla_helpers import Hessian, criteria, hesd_type, slq
+from lla_helpers.exact import exact_density, exact_hessian
+from lla_helpers.data import load_digits
+from lla_helpers.models import cnn, mlp
+from lla_helpers.training import train
+
+NETWORKS = 100
+SETTINGS = {"plain": {"steps": 80, "probes": 4}, "deflated": {"steps": 80, "probes": 4, "deflate": 10}}
+
+
+def items() -> dict[str, dict]:
+    return {f"network {number:03}": {"number": number} for number in range(NETWORKS)}
+
+
+def drawn(number: int) -> dict:
+    """What network `number` is: names and numbers only."""
+    rng = np.random.default_rng([2025, number])
+
+    def one(*choices):
+        return choices[rng.integers(len(choices))]
+
+    kind = one("mlp", "mlp", "mlp", "cnn")
+    batch_norm = bool(rng.random() < 0.3)
+    optimizer = one("sgd", "sgd without momentum", "adam", "adam with decay")
+    rate = {"sgd": 0.1, "sgd without momentum": 0.3}.get(optimizer, 0.01)
+    return {
+        "kind": kind,
+        "act": one("relu", "tanh", "gelu", "softplus", "leaky_relu"),
+        "width": int(rng.integers(6, 13) if kind == "mlp" else rng.integers(3, 6)),
+        "depth": int(one(1, 2)),
+        "batch_norm": batch_norm,
+        "mode": one("eval", "train") if batch_norm else "eval",
+        "samples": int(one(150, 300, 500)),
+        "optimizer": optimizer,
+        "lr": float(rate * 10 ** rng.uniform(-1, 0)),
+        "epochs": int(one(0, 1, 3, 10, 40)),
+        "replaced": float(one(0.0, 0.0, 0.05, 0.2, 1.0)),
+    }
+
+
+def built(it: dict, number: int) -> nn.Module:
+    options = {"batch_norm": it["batch_norm"], "seed": number}
+    width = it["width"]
+    if it["kind"] == "mlp":
+        return mlp((64, *[width] * it["depth"], 10), it["act"], **options)
+    return cnn([width] * it["depth"], 6, it["act"], pool="avg", **options)
+
+
+def replaced_labels(y: Tensor, share: float, seed: int) -> Tensor:
+    """Labels of which this share, in a random place, is drawn anew from the other classes."""
+    generator = torch.Generator().manual_seed(seed)
+    y, chosen = y.clone(), torch.randperm(len(y), generator=generator)[: round(share * len(y))]
+    shift = torch.randint(1, 10, (len(chosen),), generator=generator)
+    y[chosen] = (y[chosen] + shift) % 10
+    return y
+
+
+def measure(number: int) -> dict:
+    it = drawn(number)
+    digits = load_digits(number, test_share=1 - it["samples"] / 1797)
+    x, y = digits.x_train, digits.y_train
+    model = built(it, number)
+    train(
+        model,
+        x,
+        y,
+        epochs=it["epochs"],
+        lr=it["lr"],
+        optimizer=it["optimizer"].split()[0],
+        momentum=0.9 if it["optimizer"] == "sgd" else 0.0,
+        weight_decay=0.01 if it["optimizer"].endswith("decay") else 0.0,
+        seed=number,
+    )
+    data = (x, replaced_labels(y, it["replaced"], number))
+    spectrum = torch.linalg.eigvalsh(
+        exact_hessian(model, F.cross_entropy, data, mode=it["mode"])
+    ).numpy()
+    truth = criteria(exact_density(spectrum))
+    H = Hessian(model, F.cross_entropy, data, mode=it["mode"])
+    found = {"parameters": len(spectrum), "loss": rounded(H.loss()), "exact": numbers(truth)}
+    for name, setting in SETTINGS.items():
+        found[name] = numbers(criteria(slq(H, **setting, seed=number)))
+    return {**it, **found}
+
+
+def numbers(c) -> dict:
+    """The type, and what it was decided by."""
+    kind = hesd_type(c)
+    return {
+        "type": kind.label,
+        "singular": kind.quasi_singular,
+        "nu": rounded(c.negative_share.value),
+        "nu_se": rounded(c.negative_share.stderr),
+        "rank": rounded(c.effective_rank.value),
+        "rank_se": rounded(c.effective_rank.stderr),
+    }
+
+
+def rounded(x: float) -> float | None:
+    return float(f"{x:.5g}") if math.isfinite(x) else None
