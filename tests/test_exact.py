@@ -56,7 +56,9 @@ def test_nothing_of_the_model_changes():
 
 
 def test_a_linear_loss_has_no_curvature():
-    found = exact_hessian(nn.Linear(3, 2), lambda z, y: z.mean(), (torch.randn(5, 3), torch.ones(5)))
+    found = exact_hessian(
+        nn.Linear(3, 2), lambda z, y: z.mean(), (torch.randn(5, 3), torch.ones(5))
+    )
     assert found.shape == (8, 8) and not found.any()
 
 
