@@ -3,7 +3,7 @@
 None of them had a part in choosing the thresholds. Everything about a network is drawn from its
 number: architecture, activation, width, batch norm and its mode, data, optimizer, length of
 training from none to converged, and the share of labels that are replaced when the spectrum is
-taken. Some 450 to 1,200 parameters, so that every eigenvalue can be had in float64.
+taken. Some 400 to 1,100 parameters, so that every eigenvalue can be had in float64.
 
 Fixed before the run: an estimate agrees when its label is the exact one, and also when it says
 "undetermined" while the exact negative share lies within two of its standard errors of a threshold,
@@ -112,6 +112,15 @@ def numbers(c) -> dict:
         "rank": rounded(c.effective_rank.value),
         "rank_se": rounded(c.effective_rank.stderr),
     }
+
+
+def agrees(row: dict, setting: str) -> bool:
+    """The rule of this study, for one of its rows."""
+    exact, found = row["exact"], row[setting]
+    if found["type"] == exact["type"]:
+        return True
+    gap = min(abs(exact["nu"] - threshold) for threshold in (0.25, 0.5))
+    return found["type"] == "undetermined" and gap < 2 * found["nu_se"]
 
 
 def rounded(x: float) -> float | None:
