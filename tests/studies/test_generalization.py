@@ -22,7 +22,7 @@ CHEAP = {
 
 def test_recipes_are_drawn_alike_and_from_every_level():
     items = generalization.items()
-    assert len(items) == 60 and items == generalization.items()
+    assert len(items) == 48 and items == generalization.items()
     for name, levels in generalization.LEVELS.items():
         assert {recipe[name] for recipe in items.values()} == set(levels)
     assert items["model 5"] == generalization.items(5, 1)["model 5"]
@@ -31,11 +31,9 @@ def test_recipes_are_drawn_alike_and_from_every_level():
 
 def test_shifted_models_are_balanced():
     recipes = list(shifts.items().values())
-    assert len(recipes) == 12 and len({r["seed"] for r in recipes}) == 12
-    for name, each in (("architecture", 4), ("activation", 4), ("batch_norm", 6)):
-        values = [r[name] for r in recipes]
-        assert all(values.count(v) == each for v in set(values))
-        assert len({(r["architecture"], r["activation"]) for r in recipes}) == 9
+    assert len(recipes) == 9 and len({r["seed"] for r in recipes}) == 9
+    assert len({(r["architecture"], r["activation"]) for r in recipes}) == 9
+    assert sum(r["batch_norm"] for r in recipes) == 4
 
 
 def test_interrupted_and_started_again_gives_the_same_rows(tmp_path):
@@ -71,7 +69,7 @@ def test_unknown_levels_are_refused():
         trained(Recipe(optimizer="lion"))
 
 
-@pytest.mark.parametrize(("study", "count"), [(generalization, 60), (shifts, 12)])
+@pytest.mark.parametrize(("study", "count"), [(generalization, 48), (shifts, 9)])
 def test_what_is_stored_is_what_the_study_asks_for(study, count):
     name = study.__name__.rpartition(".")[2]
     rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
