@@ -16,7 +16,7 @@ import numpy as np
 
 from lla_helpers.family import ARCHITECTURES, LEARNING_RATES, Recipe, row_of
 
-MODELS = 96
+MODELS = 48
 LEVELS = {
     "architecture": ARCHITECTURES,
     "width": (8, 16, 32),
