@@ -53,7 +53,9 @@ def plot_contour(
         drawn = ax.contour(surface.a, surface.b, values, levels, **lines)
     if bad.any():
         rows, columns = np.nonzero(bad)
-        ax.plot(surface.a[columns], surface.b[rows], "x", ms=4, color=COLORS["contrast"])
+        ax.plot(
+            surface.a[columns], surface.b[rows], "x", ms=4, color=COLORS["contrast"], clip_on=False
+        )
         ax.set_title(f"{ax.get_title()} ({bad.sum()} of {bad.size} not finite)".strip(), fontsize=9)
     ax.plot(0, 0, "+", color="white" if filled else COLORS["exact"], ms=8, mew=1.5)
     ax.grid(False)
@@ -91,6 +93,7 @@ def plot_surface(ax, surface: Surface, levels: np.ndarray, *, log: bool = True) 
     Points without a finite loss are holes. A surface hides what lies behind a hill: use it for the
     shape, a contour plot for reading.
     """
+    from matplotlib import colormaps
     from matplotlib.colors import LogNorm, Normalize
 
     bad = surface.bad | (surface.loss <= 0 if log else False)
@@ -98,8 +101,6 @@ def plot_surface(ax, surface: Surface, levels: np.ndarray, *, log: bool = True) 
     height = np.log10(values) if log else values
     a, b = np.meshgrid(surface.a, surface.b)
     norm = (LogNorm if log else Normalize)(levels[0], levels[-1])
-    from matplotlib import colormaps
-
     colours = colormaps[COLOUR_MAP](norm(np.ma.masked_invalid(values)))
     ax.plot_surface(a, b, height, facecolors=colours, rstride=1, cstride=1, lw=0, shade=False)
     ax.set_zlabel(r"$\log_{10}$ loss" if log else "loss")

@@ -13,7 +13,16 @@ from lla_helpers.landscape import Surface, plane
 from lla_helpers.models import cnn, mlp, resnet
 from lla_helpers.normalisation import normalised
 from lla_helpers.training import train
-from lla_helpers.twins import bn_pairs, bn_twin, factors, plot_distance, relu_twin
+from lla_helpers.twins import (
+    Axes,
+    Method,
+    bn_pairs,
+    bn_twin,
+    factors,
+    plot_distance,
+    relu_twin,
+    twin_distances,
+)
 
 GRID = np.linspace(-0.5, 0.5, 3)
 
@@ -176,3 +185,37 @@ def test_mirror_images_count_as_equal_only_if_asked_for():
 def test_plots_that_cannot_be_compared_are_refused(first, second, words):
     with pytest.raises(ValueError, match=words):
         plot_distance(surface(first), surface(second))
+
+
+def test_every_method_is_compared_in_the_models_unit():
+    model = trained(NETS["cnn"][0]())
+    twins = {"itself": model, "twin": bn_twin(model, "filter", seed=1)}
+    methods = {
+        "none": Method("gaussian"),
+        "weight": Method("gaussian", "weight"),
+        "uniform": Method("uniform", "filter", "zero"),
+        "hessian": Method("hessian"),
+        "normalised": Method("hessian", "filter"),
+        "curvature": Method("curvature"),
+        "relative": Method("relative", "filter"),
+    }
+    found = twin_distances(methods, model, twins, F.cross_entropy, data(), GRID, seed=2)
+    assert set(found["itself"].values()) == {0.0}
+    equal = {name for name, D in found["twin"].items() if D < 1e-6}
+    assert equal == {"weight", "uniform", "relative"}
+    # By hand, for one of them: the raw direction has the length of the model's weights for both.
+    d = random_directions(model, 2, seed=2)
+    d = d * flat(model).norm() / d[:, 0].norm()
+    planes = [plane(m, F.cross_entropy, data(), d, GRID) for m in twins.values()]
+    assert plot_distance(*planes) == pytest.approx(found["twin"]["none"], rel=1e-6)
+
+
+def test_a_hessian_axis_has_its_unit_where_the_parabola_has_risen_by_four():
+    model = trained(NETS["plain mlp"][0]())
+    axes = Axes(model, F.cross_entropy, data())
+    d, unit = axes(Method("hessian"))
+    value = float(d[:, 0] @ (axes.H @ d[:, 0]))
+    assert value * unit**2 / 2 == pytest.approx(4, rel=1e-4)
+    d, unit = axes(Method("curvature"))
+    bends = (d * (axes.H @ d)).sum(0).abs()
+    assert unit == 1 and torch.allclose(bends / 2, torch.full_like(bends, 4), rtol=1e-3)
