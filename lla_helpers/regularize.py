@@ -30,9 +30,9 @@ def block_trace(
     """(1/k) sum_i v_i^T H v_i, H the Hessian of `loss` in `tensors`: a scalar with its graph.
 
     `loss` is a scalar that still has its graph; with normalisation layers, compute it within
-    `ThriceDifferentiable`, or the trace's gradient is wrong. Probes are random signs, one for all tensors
-    together: what couples two of them has mean zero, so that the expectation is the sum of the
-    traces of each tensor's own block. Where `tensors` do not enter the loss the trace is 0.
+    `ThriceDifferentiable`, or the trace's gradient is wrong. Probes are random signs, one for all
+    tensors together: what couples two of them has mean zero, so that the expectation is the sum of
+    the traces of each tensor's own block. Where `tensors` do not enter the loss the trace is 0.
 
     Raises ValueError for fewer than one probe, no tensors, or frozen ones. (Hutchinson 1990.)
     """

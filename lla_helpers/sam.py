@@ -1,6 +1,6 @@
 """Sharpness-aware minimisation: the gradient at the worst point near by.
 
-    g = dL/d theta at theta        epsilon = rho g / |g|        the step uses dL/d theta at theta + epsilon
+    g = dL/d theta at theta      e = rho g / |g|      the step uses dL/d theta at theta + e
 
 To first order in rho this descends L + rho |g|, the largest loss within a distance rho.
 (Foret, Kleiner, Mobahi and Neyshabur 2021.)

@@ -234,7 +234,7 @@ def test_frozen_parameters_and_none_at_all_are_refused():
 
 
 def test_a_loss_that_is_no_number_ends_it_at_its_step():
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 0: .*weaker penalty"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0: .*weaker penalty"):
         train_by(plain, net(), X * torch.nan, Y)
     with pytest.raises(FloatingPointError, match=r"at step [1-9]"):
         train_by(TracePenalty(1e300, after=0, every=1), net(), X, Y, lr=1e9)

@@ -1,4 +1,4 @@
-"""Normalisation layers thrice differentiated: values as PyTorch's, derivatives as they should be."""
+"""Normalisation layers thrice differentiated: the values are PyTorch's, the derivatives right."""
 
 from __future__ import annotations
 
