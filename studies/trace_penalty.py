@@ -6,9 +6,9 @@ its eight on the learning rate, the others two learning rates times four strengt
 diverges counts as accuracy 0. All of this was fixed before the first final run.
 
 500 images train, 578 validate, 719 test, another split for every seed. Network 64-16-16-16-10,
-ReLU, 40 epochs of 25 steps, momentum 0.9, the learning rate divided by ten after epoch 25. The penalty
-starts after epoch 15, on every 50th step, with 3 probes (code of Sankar et al. 2021); "5" in a
-name means every 5th step. "middle" is the middle half of the parameter tensors.
+ReLU, 40 epochs of 25 steps, momentum 0.9, the learning rate divided by ten after epoch 25. The
+penalty starts after epoch 15, on every 50th step, with 3 probes (code of Sankar et al. 2021); "5"
+in a name means every 5th step. "middle" is the middle half of the parameter tensors.
 """
 
 from __future__ import annotations
