@@ -168,6 +168,8 @@ def train_by(
                 total += loss.item() * len(batch)
                 step += 1
             history.append(total / len(x))
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise FloatingPointError(f"a weight is no longer finite after the last step, {step - 1}")
     model.eval()
     return history
 
