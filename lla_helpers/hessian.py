@@ -135,6 +135,10 @@ class Hessian:
             self.block_size = self.at_once if fit >= self.batches.count else max(4, self.at_once)
         else:
             self.block_size, self.at_once = block_size, min(block_size, self.at_once)
+        # Ranks move together: as many vectors at a time as the fullest of them has room for.
+        self.block_size = -int(over_ranks(torch.tensor(-self.block_size), "max"))
+        sizes = torch.tensor([self.graphs_take, each * self.batches.longest]).double()
+        self.graphs_take, self.one_chunk = over_ranks(sizes, "max").tolist()
 
     # What it is ------------------------------------------------------------------------------
 
