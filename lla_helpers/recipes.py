@@ -1,8 +1,8 @@
 """The small training runs whose spectra the book sorts into types, one recipe for all of them.
 
 One network for each embedded data set, one learning rate for each optimizer, one way to take the
-spectrum. The rates were chosen on seeds from 100 on, for a low training loss; by then the spectra of
-those seeds had been seen.
+spectrum. The rates were chosen on seeds from 100 on, for a low training loss; by then the spectra
+of those seeds had been seen.
 """
 
 from __future__ import annotations
