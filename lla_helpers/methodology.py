@@ -94,8 +94,8 @@ def curvature_in_words(kind: HesdType, c: Criteria, classes: int) -> str:
     rank = f"effective rank {c.effective_rank.value:.3g}"
     if kind.quasi_singular:
         return (
-            f"Quasi-singular: {rank}, below {classes} classes. A small eigenvalue is then no flat "
-            "direction: look at the loss at a finite distance."
+            f"Quasi-singular: {rank}, below {classes} classes: few directions hold the curvature. "
+            "Before a small eigenvalue is read as flat, look at the loss at a finite distance."
         )
     return f"Not quasi-singular: {rank}, at least {classes} classes."
 
