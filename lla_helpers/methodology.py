@@ -2,8 +2,9 @@
 
     a Hessian? -> mainly positive? -> quasi-singular? -> the criteria, with error bars -> a verdict
 
-The definitions of the types are this book's own (see `hesd_type`); that the criteria apply under
-mainly positive spectra alone is what Gabdullin (2025) demands.
+The definitions of the types are this book's own (see `hesd_type`). Gabdullin (2025) forbids the
+criteria under mainly negative spectra; that they are read under mainly positive ones alone, and not
+where the type is undetermined, is this book's caution.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def assess(density: SpectralDensity, *, classes: int = 10, n: float = 0.5) -> As
         f"Criteria: r_e = {c.r_e}, K_H{n:g} = {c.k_hn}, lambda_max = {c.lambda_max}, "
         f"trace = {c.trace}."
         if applicable
-        else "The criteria are not shown: they apply to mainly positive spectra alone."
+        else "The criteria are not shown: they are read under mainly positive spectra alone."
     )
     said.append(
         f"Verdict: r_e and K_H{n:g} may be compared with models measured with the same data, "

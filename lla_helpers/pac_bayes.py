@@ -252,9 +252,15 @@ def with_ones(x: Tensor, layer: nn.Linear) -> Tensor:
     return x if layer.bias is None else torch.cat([x, torch.ones_like(x[:, :1])], 1)
 
 
-def own_generator(seed: int) -> torch.Generator:
-    """A stream that no one has who seeds torch with `seed`: noise equal to the data is no noise."""
-    state = np.random.SeedSequence([seed, 0xBA7E5]).generate_state(1, np.uint64)[0]
+OPTIMISING, SAMPLING = 1, 2
+
+
+def own_generator(seed: int, purpose: int) -> torch.Generator:
+    """A stream that no one has who seeds torch with `seed`: noise equal to the data is no noise.
+
+    Nor may the coins that judge Q be those that Q was fitted to: each purpose has its own stream.
+    """
+    state = np.random.SeedSequence([seed, purpose, 0xBA7E5]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
 
 
@@ -283,7 +289,7 @@ def optimise(
     objective is no longer finite.
     """
     refuse_if_one_class(x, y)
-    generator = own_generator(seed)
+    generator = own_generator(seed, OPTIMISING)
     log_variance = nn.Parameter(torch.tensor(-6.0, dtype=posterior.means[0].dtype))
     adam = torch.optim.Adam([*posterior.parameters(), log_variance], lr=lr)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.1, max(steps, 1))
@@ -346,7 +352,7 @@ class Certificate:
 
 def sampled_error(posterior: Posterior, x: Tensor, y: Tensor, draws: int, seed: int = 0) -> float:
     """Share of wrong answers over `draws` passes with fresh weights for every sample."""
-    generator = own_generator(seed)
+    generator = own_generator(seed, SAMPLING)
     with torch.no_grad():
         wrong = sum(int((posterior(x, generator).argmax(1) != y).sum()) for _ in range(draws))
     return wrong / (draws * len(y))

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from lla_helpers import pac_bayes
 from lla_helpers.models import cnn, mlp
 from lla_helpers.pac_bayes import (
     DELTA,
@@ -326,3 +327,22 @@ def test_bad_input_is_one_sentence():
 def test_a_diverging_optimisation_names_its_step():
     q, x, y = posterior(double=False)
     refused(FloatingPointError, r"diverges at step \d+", optimise, q, x, y, lr=1e4, steps=50)
+
+
+def test_the_coins_that_judge_are_not_those_that_were_fitted_to(monkeypatch):
+    """Streams of one seed and two purposes differ, and each function asks for its own."""
+    streams = [torch.rand(5, generator=pac_bayes.own_generator(3, p)) for p in (1, 2)]
+    assert not torch.equal(*streams)
+    asked, made = [], pac_bayes.own_generator
+
+    def listening(seed, purpose):
+        asked.append((seed, purpose))
+        return made(seed, purpose)
+
+    monkeypatch.setattr(pac_bayes, "own_generator", listening)
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    q = Posterior(mlp((3, 2), seed=1), mlp((3, 2), seed=2))
+    optimise(q, x, y, steps=1, seed=3)
+    certify(q, x, y, draws=1, seed=3)
+    assert asked == [(3, pac_bayes.OPTIMISING), (3, pac_bayes.SAMPLING)]
