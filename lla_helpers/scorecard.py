@@ -60,15 +60,15 @@ def judged_by(path: Path) -> list[Judged]:
 
 
 def turning_point(row: Mapping) -> str:
-    """What would change the outcome of one condition, from its interval and its bound."""
+    """What would change the outcome: the nearer end of the interval would have to cross the bound."""
     below = row["op"] == "<"
     low, high, bound = row["low"], row["high"], row["bound"]
     if low is None or high is None:
-        return "more than one independent run"
+        return "more than one run"
     if row["outcome"] == "open":
-        return f"an interval that leaves {bound:g} on one side: more seeds"
+        return "more seeds"
     end = high if below == (row["outcome"] == "holds") else low
-    return f"the end of the interval at {end:.3g} would have to cross {bound:g}"
+    return f"{end:.3g} crosses {bound:g}"
 
 
 def nearness(row: Mapping) -> float:

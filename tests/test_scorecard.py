@@ -51,10 +51,10 @@ def test_a_claim_judged_twice_and_an_empty_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("values", "words", "near"),
     [
-        ([0.1, 0.1, 0.1], "at 0.1 would have to cross 0.5", 0.8),
-        ([1.0, 1.0, 1.0], "at 1 would have to cross 0.5", 1.0),
-        ([0.1, 0.9, 0.5], "leaves 0.5 on one side", 0.0),
-        ([0.1], "more than one independent run", 0.0),
+        ([0.1, 0.1, 0.1], "0.1 crosses 0.5", 0.8),
+        ([1.0, 1.0, 1.0], "1 crosses 0.5", 1.0),
+        ([0.1, 0.9, 0.5], "more seeds", 0.0),
+        ([0.1], "more than one run", 0.0),
     ],
 )
 def test_what_would_change_a_verdict(values, words, near):
