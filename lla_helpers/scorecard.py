@@ -60,7 +60,7 @@ def judged_by(path: Path) -> list[Judged]:
 
 
 def turning_point(row: Mapping) -> str:
-    """What would change the outcome: the nearer end of the interval would have to cross the bound."""
+    """What would change the outcome: the nearer end of the interval crossing the bound."""
     below = row["op"] == "<"
     low, high, bound = row["low"], row["high"], row["bound"]
     if low is None or high is None:
