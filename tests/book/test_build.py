@@ -167,7 +167,7 @@ def test_a_page_that_is_not_there_fails_the_build(book, call, monkeypatch):
     """Another jupyter-book may build nothing and end well."""
     from lla_helpers.book import render
 
-    def builds_little(stage, strict):
+    def builds_little(stage, strict, quiet):
         pages = stage / "_build" / "html"
         pages.mkdir(parents=True)
         (pages / "intro.html").write_text("")

@@ -32,6 +32,8 @@ def start(book, *args, **variables):
         stderr=subprocess.PIPE,
         env={**os.environ, "LLA_WORKERS": "2", **variables},
         text=True,
+        # A shell that runs the tests in the background has them ignore Ctrl-C, and we inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
