@@ -72,9 +72,9 @@ def test_dark_mode(dark):
     assert np.median(brightness(dark.screenshot(clip=top))) < 60
 
     for image in dark.locator("article img").all():
-        seen = settled(dark, image)
-        assert edge_of(seen).min() > 240, "a figure has no white border around it"
-        assert np.median(seen) > 240, "a figure has lost its white ground, or is dimmed"
+        # A dimmed figure has a dim border; what is inside may be a map of colours.
+        edge = edge_of(settled(dark, image))
+        assert edge.min() > 240, "a figure has lost its white border, or is dimmed"
 
     ratios = dark.evaluate(CONTRAST)
     assert all(ratio >= 4.5 for ratio in ratios), f"claims at contrast {ratios[:1]}"
