@@ -35,7 +35,7 @@ def product_calls(
         adapter.prepare(own)
         if isinstance(adapter, Ours):
             op = Hessian(own.model, own.loss, own.batches)
-            v = vectors(own, op.block_size)
+            v = vectors(own, op.block_size).T.contiguous().T  # each vector in one piece, as in slq
             calls[OURS] = (lambda op=op, v=v: op @ v, v.shape[1])
             continue
         product, v = adapter.operator(own), vectors(own, 1)[:, 0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -73,8 +73,8 @@ class Hessian:
     chunk_size: samples in one pass of "eval" mode; None for as many as leave a graph of 16 MiB, at
         least 64, fewer where one chunk's graph would burst the cap.
     block_size: vectors that `slq` sends through together; None for what pays: several through one
-        walk of the graph where networks are tiny, and at least 4 where some graphs do not fit the
-        cap, so that they are rebuilt once for the block.
+        walk of the graph where networks are tiny, and at least 4, so that graphs which do not fit
+        the cap are rebuilt once for the block.
     dtype, device: where it computes; by default those of the parameters.
     memory_cap: GiB for graphs, vectors at work and Lanczos vectors. At most half of it is
         the graphs': those that fit are kept, the others rebuilt for every block of products.
@@ -108,6 +108,7 @@ class Hessian:
             raise ValueError(f"block_size must be a positive integer, not {block_size!r}")
         if not memory_cap > 0:
             raise ValueError(f"memory_cap is a number of GiB, more than 0, not {memory_cap!r}")
+        keep_freed_memory()
         with torch.inference_mode(False):
             self.view = ModelView(model, params, mode, dtype, device)
         self.loss_fn, self.kind, self.memory_cap = loss_fn, kind, memory_cap
@@ -132,9 +133,12 @@ class Hessian:
             self.graphs_take = each * self.batches.longest * min(self.kept + 1, self.batches.count)
         self.at_once = vectors_at_once(each * self.batches.longest, self.vector_bytes)
         if block_size is None:
-            self.block_size = self.at_once if fit >= self.batches.count else max(4, self.at_once)
+            self.block_size = max(4, self.at_once)
         else:
             self.block_size, self.at_once = block_size, min(block_size, self.at_once)
+        # Vectors go one by one where arithmetic dominates, and there our formulas pay; not for a GGN,
+        # for which PyTorch leaves out what they work out: half of a layer's gradient of a gradient.
+        self.view.layers_are_large = self.at_once == 1 and kind == "hessian"
         # Ranks move together: as many vectors at a time as the fullest of them has room for.
         self.block_size = -int(over_ranks(torch.tensor(-self.block_size), "max"))
         sizes = torch.tensor([self.graphs_take, each * self.batches.longest]).double()
@@ -201,12 +205,9 @@ class Hessian:
         with plain_autograd(self.device):
             if len(columns) > 1 and self.at_once > 1 and not self.takes_blocks:
                 self.at_once = 1
-            result = torch.zeros_like(columns)
-            for first_pass in self.first_passes() if len(columns) else ():
-                for vectors, total in zip(
-                    columns.split(self.at_once), result.split(self.at_once), strict=True
-                ):
-                    total += self.multiplied(first_pass, vectors)
+            pieces = columns.split(self.at_once) if len(columns) else ()
+            totals = self.products_of(pieces)
+            result = totals[0] if len(totals) == 1 else torch.cat([columns[:0], *totals])
         result = over_ranks(result)
         if not is_finite(result):
             raise FloatingPointError(
@@ -214,6 +215,17 @@ class Hessian:
                 "derivative here"
             )
         return result.T.reshape(v.shape).to(v)
+
+    def products_of(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """H V over all chunks for each piece V, shape (k, P); a chunk's graph is built once."""
+        totals: list[Tensor] = []
+        for first_pass in self.first_passes() if pieces else ():
+            if not totals:
+                totals = [self.multiplied(first_pass, piece) for piece in pieces]
+                continue
+            for piece, total in zip(pieces, totals, strict=True):
+                total += self.multiplied(first_pass, piece)
+        return totals
 
     def gradient(self) -> Tensor:
         """dL/d theta, shape (P,)."""
@@ -328,6 +340,15 @@ class Hessian:
         # Copies: a view of the data would count, and keep, all of them.
         x, y = (t.clone() for t in self.sample())
         return graph_bytes(lambda: self.first_pass(x, y), self.view) / len(x)
+
+
+def keep_freed_memory() -> None:
+    """Let the next product use again what this one has freed, instead of asking the system anew.
+
+    The GNU C library hands freed memory back until it has seen a large block come and go; every
+    product would then wait for hundreds of new pages. Its limit for what counts is 32 MiB.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from lla_helpers.second_derivatives import ShortestWay
 
 MODES = ("eval", "train")
 
@@ -25,7 +27,8 @@ class ModelView:
 
     `params` is None (all that require grad), a glob, or a list of globs over parameter names; a
     glob also reaches frozen parameters. `theta` is the snapshot, a dict of leaf tensors that
-    require grad. `size` is P, the number of entries of theta.
+    require grad. `size` is P, the number of entries of theta. Where `layers_are_large` is set, layers
+    take the `second_derivatives` of this package.
 
     Raises ValueError when no parameter is chosen, or the mode is unknown.
     """
@@ -56,6 +59,7 @@ class ModelView:
         }
         self.buffers = {name: self.snapshot(b) for name, b in model.named_buffers()}
         self.size = sum(p.numel() for p in self.theta.values())
+        self.layers_are_large = False
 
     def restricted(self, params: str | Sequence[str]) -> ModelView:
         """The same snapshot, seen as a function of fewer parameters."""
@@ -84,7 +88,8 @@ class ModelView:
         """f(x; theta). Raises TypeError when the model returns anything but one tensor."""
         # Fresh buffers for every pass: batch norm in train mode writes into its running statistics.
         buffers = {name: b.clone() for name, b in self.buffers.items()}
-        with in_mode(self.model, self.mode), twice_differentiable():
+        shortest = ShortestWay() if self.layers_are_large else nullcontext()
+        with in_mode(self.model, self.mode), twice_differentiable(), shortest:
             outputs = functional_call(self.model, (theta, self.fixed, buffers), (x,))
         if not isinstance(outputs, Tensor):
             raise TypeError(
