@@ -136,8 +136,8 @@ class Hessian:
             self.block_size = max(4, self.at_once)
         else:
             self.block_size, self.at_once = block_size, min(block_size, self.at_once)
-        # Vectors go one by one where arithmetic dominates, and there our formulas pay; not for a GGN,
-        # for which PyTorch leaves out what they work out: half of a layer's gradient of a gradient.
+        # Vectors go one by one where arithmetic dominates, and there our formulas pay. Not for a
+        # GGN: of a gradient's two gradients it needs one, and they would work out both.
         self.view.layers_are_large = self.at_once == 1 and kind == "hessian"
         # Ranks move together: as many vectors at a time as the fullest of them has room for.
         self.block_size = -int(over_ranks(torch.tensor(-self.block_size), "max"))

@@ -27,8 +27,8 @@ class ModelView:
 
     `params` is None (all that require grad), a glob, or a list of globs over parameter names; a
     glob also reaches frozen parameters. `theta` is the snapshot, a dict of leaf tensors that
-    require grad. `size` is P, the number of entries of theta. Where `layers_are_large` is set, layers
-    take the `second_derivatives` of this package.
+    require grad. `size` is P, the number of entries of theta. `layers_are_large` makes layers take
+    the second derivatives of this package.
 
     Raises ValueError when no parameter is chosen, or the mode is unknown.
     """

@@ -36,7 +36,7 @@ class ReLU(Function):
 
 
 class Convolution(Function):
-    """y = x * w + b, with `how` = (stride, padding, dilation, transposed, output padding, groups)."""
+    """y = x * w + b; `how` is stride, padding, dilation, transposed, output padding, groups."""
 
     @staticmethod
     def forward(ctx, x: Tensor, w: Tensor, b: Tensor | None, how: tuple) -> Tensor:

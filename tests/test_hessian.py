@@ -557,28 +557,28 @@ def test_an_operator_frees_its_graphs_when_it_goes():
 
 
 FAULTS = """
-import itertools, resource, statistics, torch
+import itertools, resource, torch
 from lla_helpers import Hessian
 from lla_helpers.models import mlp
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 x = torch.randn(1437, 64, generator=generator)
-H = Hessian(mlp((64, 256, 10)), torch.nn.functional.cross_entropy, (x, x.argmax(1) % 10))
+H = Hessian(mlp((64, 256, 256, 10)), torch.nn.functional.cross_entropy, (x, x.argmax(1) % 10))
 v = torch.randn(H.shape[0], generator=generator)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 counts = [faults()]
 for _ in range(40):
     H @ v
     counts.append(faults())
-print(statistics.median(b - a for a, b in itertools.pairwise(counts)))
+print(sum(b == a for a, b in itertools.pairwise(counts[-31:])))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about the GNU C library's malloc")
 def test_products_use_again_what_they_freed():
-    """Some hundred new pages a product without `keep_freed_memory`, next to none with it."""
+    """Of thirty products some ten need no new page without `keep_freed_memory`, most with it."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
-    assert float(done.stdout) < 20, done.stderr
+    assert int(done.stdout or 0) > 20, done.stderr
 
 
 def test_resident_memory_does_not_grow_over_twenty_operators():
