@@ -48,6 +48,7 @@ def measure(posterior: str, lr: float, seed: int) -> dict:
     optimise(q, x, y, steps=STEPS, lr=lr, rebase_every=every, seed=seed)
     found = certify(q, x, y, seed=seed, delta_draws=DELTA_DRAWS / (len(POSTERIORS) * len(RATES)))
     return {
+        "steps": STEPS,
         "P": q.size,
         "bound": found.bound,
         "sampled error": found.sampled_error,

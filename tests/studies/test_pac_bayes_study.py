@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lla_helpers.pac_bayes import DELTA, kl_inverse
-from studies.pac_bayes import POSTERIORS, RATES, items
+from studies.pac_bayes import POSTERIORS, RATES, STEPS, items
 
 STORED = Path(__file__).resolve().parents[2] / "data" / "results" / "pac_bayes.json"
 
@@ -21,6 +21,7 @@ def test_stored_bounds_are_whole_and_follow_from_their_parts():
         assert row["sampled error"] < row["error bound"] < row["bound"] < 1
         assert row["test error of Q"] < row["bound"]
         assert row["confidence"] > 1 - DELTA - 0.01
+        assert row["steps"] == STEPS
 
 
 def test_on_every_seed_the_best_kronecker_bound_is_below_a_half_and_the_best_diagonal_one():
