@@ -27,8 +27,6 @@ class AdaHessian(torch.optim.Optimizer):
     Raises ValueError for a negative lr or eps, or betas outside [0, 1).
     """
 
-    needs_graph = True
-
     def __init__(
         self,
         params: Iterable[Tensor],

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 MIME = "application/vnd.lla.claims+json"
-VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
 
 
 @dataclass(frozen=True)

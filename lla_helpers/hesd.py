@@ -27,7 +27,7 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} +- {self.stderr:.1g}"
+        return f"{self.value:.3g} ± {self.stderr:.1g}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def hesd_type(
     rank_text = f"effective rank {rank.value:.3g} of {c.dim}, {classes} classes"
     reasons.append(f"quasi-singular: {rank_text}" if quasi_singular else rank_text)
     margin = sigmas * nu.stderr
-    share = f"negative share {nu.value:.3g} +- {nu.stderr:.1g}"
+    share = f"negative share {nu.value:.3g} ± {nu.stderr:.1g}"
     if math.isnan(margin):
         return HesdType(
             "undetermined", quasi_singular, (f"{share}: one probe has no standard error", *reasons)

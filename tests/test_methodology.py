@@ -33,7 +33,7 @@ def test_mainly_positive_is_the_only_way_to_the_criteria():
     # Equal weights: K = (0.1 / 0.9)^(1/2).
     assert float(a.criteria.k_hn) == pytest.approx(1 / 3)
     text = str(a)
-    assert "r_e = 0.111 +-" in text and "K_H0.5 = 0.333 +-" in text and "20 Lanczos steps" in text
+    assert "r_e = 0.111 ±" in text and "K_H0.5 = 0.333 ±" in text and "20 Lanczos steps" in text
     assert a.verdict.startswith("Verdict:") and "may be compared" in a.verdict
     assert "nothing about generalisation" in a.verdict
     assert "K_H1 = 0.111" in str(assess(density(0.1), n=1))
