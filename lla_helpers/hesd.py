@@ -27,7 +27,7 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} ± {self.stderr:.1g}"
+        return f"{self.value:.3g} ± {float(f'{self.stderr:.1g}'):g}"  # 12 as 10, not as 1e+01
 
 
 @dataclass(frozen=True)

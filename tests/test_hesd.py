@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from lla_helpers import Hessian, SpectralDensity, criteria, hesd_type, slq
 from lla_helpers.data import load_digits
+from lla_helpers.hesd import Estimate
 from lla_helpers.models import mlp
 from lla_helpers.validity import Validity
 
@@ -32,6 +33,14 @@ def test_every_criterion_by_hand():
     assert c.trace.stderr == pytest.approx(100 * np.std([2 / 3, 1], ddof=1) / math.sqrt(2))
     assert (c.steps, c.probes, c.dim) == (None, 2, 100)
     assert float(c.r_e) == c.r_e.value
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [(171.2, 12.3, "171 ± 10"), (0.0355, 0.0071, "0.0355 ± 0.007"), (0.5, math.nan, "0.5 ± nan")],
+)
+def test_an_estimate_shows_one_digit_of_its_error(value, stderr, text):
+    assert str(Estimate(value, stderr)) == text
 
 
 def test_k_hn_has_the_weight_inside_the_power():
