@@ -15,9 +15,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lla_helpers.book.accessible import mend
 from lla_helpers.book.chapters import Book
 from lla_helpers.book.errors import Failed
 from lla_helpers.book.files import scratch, swap_in
+from lla_helpers.book.launch import settle
 from lla_helpers.book.progress import progress
 from lla_helpers.book.student import strip_page
 from lla_helpers.book.text import plain
@@ -57,6 +59,7 @@ def render(
     pages = book.pages()
     with scratch(book.output, "stage-") as stage:
         copy_sources(book.root, stage)
+        settle(stage / "_config.yml")
         for page, content in (replaced or {}).items():
             (stage / f"{page}.ipynb").write_bytes(content)
         if student:
@@ -66,6 +69,7 @@ def render(
         missing = [page for page in pages if not (html / f"{page}.html").is_file()]
         if missing:
             raise Failed(f"the build left out: {', '.join(missing)}")
+        mend(html)
         swap_in(html, place)
 
 
