@@ -4,7 +4,7 @@ PY     := .venv/bin/python
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help book html test lint clean
+.PHONY: help book html pdf test lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ book: $(READY)  ## run every chapter at its defaults and render the book to _bui
 
 html: $(READY)  ## render the stored outputs to _build/html, without running anything
 	$(PY) -m lla_helpers build
+
+pdf: $(READY)  ## the same pages as one file to print, _build/book.pdf (needs Chromium)
+	$(PY) -m lla_helpers build --pdf
 
 test: $(READY)  ## everything that continuous integration runs
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .

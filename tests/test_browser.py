@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lla_helpers.book import browser as finding
 from tests import browser
 
 
@@ -16,7 +17,7 @@ def machine(tmp_path, monkeypatch):
     (tmp_path / "sh").symlink_to("/bin/sh")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("LLA_BROWSER", raising=False)
-    monkeypatch.setattr(browser, "playwrights_own", lambda: str(tmp_path / "own" / "chrome"))
+    monkeypatch.setattr(finding, "playwrights_own", lambda: str(tmp_path / "own" / "chrome"))
     monkeypatch.setattr(browser, "PLAYWRIGHT", (str(tmp_path / "playwright"),))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     return tmp_path
@@ -39,7 +40,7 @@ def test_nothing_is_found_on_a_bare_machine(machine):
     assert browser.find_browser() is None
 
 
-@pytest.mark.parametrize("name", browser.NAMES)
+@pytest.mark.parametrize("name", finding.NAMES)
 def test_a_browser_on_the_machine_is_taken_and_nothing_is_installed(machine, name):
     installer(machine / "playwright", machine / "other")
     path = program(machine / name)

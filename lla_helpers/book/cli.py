@@ -191,8 +191,9 @@ def check(book: Book) -> None:
 @cli.command()
 @click.option("--student", is_flag=True, help="Without solutions, into _build/student/html.")
 @click.option("--execute", is_flag=True, help="Run every chapter at its defaults first.")
+@click.option("--pdf", is_flag=True, help="Print the pages as one file, book.pdf, too.")
 @click.pass_obj
-def build(book: Book, student: bool, execute: bool) -> None:
+def build(book: Book, student: bool, execute: bool, pdf: bool) -> None:
     """Build the book's pages into _build/html."""
     from lla_helpers.book.render import render
 
@@ -211,6 +212,12 @@ def build(book: Book, student: bool, execute: bool) -> None:
         click.echo(tables.aligned(HEADER, [cells(row) for row in rows]))
         click.echo(summary(rows))
     click.echo(shown(place / "index.html"))
+    if pdf:
+        from lla_helpers.book.pdf import print_book
+
+        printed = place.parent / "book.pdf"
+        print_book(place, book.pages(), printed)
+        click.echo(shown(printed))
 
 
 @cli.command()

@@ -33,6 +33,7 @@ SOURCES = (
     "_templates",
     "vendor",
     "chapters",
+    "tests",  # the page on checks offers them for download
 )
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "_build")
 ENTRY = "from jupyter_book.cli.main import main; main()"  # the package cannot be run with -m
