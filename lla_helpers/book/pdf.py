@@ -21,7 +21,7 @@ from lla_helpers.book.progress import progress
 PAPER = {"format": "A4", "scale": 0.78, "print_background": True, "outline": True, "tagged": True}
 MARGIN = {"top": "18mm", "bottom": "18mm", "left": "17mm", "right": "17mm"}
 FOOTER = '<div style="width: 100%; text-align: center; font: 8pt serif" class="pageNumber"></div>'
-LEFT_OUT = "a.headerlink, .toc, .toctree-wrapper, details.hide.above-input, .anim-controls"
+LEFT_OUT = "a.headerlink, .toc, .toctree-wrapper, details.hide.above-input"
 READY = """async () => {
   await window.MathJax?.startup?.promise;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => null)));

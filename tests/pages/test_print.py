@@ -12,6 +12,7 @@ from lla_helpers.book import pdf
 from lla_helpers.book.errors import Failed
 from tests.pages.conftest import visit
 
+SIDES = ("top", "right", "bottom", "left")
 RAW = re.compile(r"\$\$|\\(?:frac|lambda|mathbb|begin|operatorname)\b")
 # One with formulas, exercises and a slider, one with a table, and a page that both link to.
 PAGES = ["intro", "chapters/spectral_dynamics", "notation"]
@@ -68,7 +69,7 @@ def test_without_a_browser_one_line_says_so(book, tmp_path, monkeypatch):
 def test_the_summary_is_one_sheet(chromium, book):
     url = (book / "cheatsheet.html").as_uri()
     page = visit(chromium, url, near=f"{book.as_uri()}/", offline=True).page
-    sheet = PdfReader(io.BytesIO(page.pdf(format="A4", prefer_css_page_size=True)))
+    sheet = PdfReader(io.BytesIO(page.pdf(format="A4", margin=dict.fromkeys(SIDES, "10mm"))))
     assert len(sheet.pages) == 1
     text = sheet.pages[0].extract_text()
     assert "The method on one page" in text and "sweep CHAPTER" in text
