@@ -20,7 +20,8 @@ HERE = "https://github.com/someone/spectra"
 LINE = '  url: ""\n'
 PLACES = ("mybinder.org", "colab.research.google.com", "hub.invalid")
 # Of what chapters import, all that Colab has by itself, and what the line to copy there installs.
-IN_COLAB = {"IPython", "matplotlib", "numpy", "safetensors", "scipy", "torch", "torchvision"}
+IN_COLAB = {"IPython", "cycler", "matplotlib", "numpy", "safetensors", "scipy", "torch"}
+IN_COLAB |= {"torchvision", "tqdm"}
 INSTALLED = {"myst_nb", "nbformat"}
 
 
@@ -63,7 +64,8 @@ def test_the_buttons_ask_the_network_for_nothing(chromium, published):
 
 def test_colab_and_the_hub_ask_what_they_must_know(chromium, published):
     near = f"{published.as_uri()}/"
-    page = visit(chromium, f"{near}chapters/alpha.html", near=near).page
+    seen = visit(chromium, f"{near}chapters/alpha.html", near=near)
+    page = seen.page
     asked, answers = [], iter([None, "https://hub.example.org/"])
 
     def dialog(box) -> None:
@@ -75,10 +77,10 @@ def test_colab_and_the_hub_ask_what_they_must_know(chromium, published):
     page.locator("a[href*='colab']").evaluate("link => link.click()")
     assert "first cell" in asked[0][0]
     assert asked[0][1].startswith(f"!git clone -q --depth 1 -b main {HERE} book && ")
-    with page.context.expect_page() as opened:
+    hub = "https://hub.example.org/hub/user-redirect/git-pull?repo="
+    with page.context.expect_event("request", lambda request: request.url.startswith(hub)):
         page.locator("a[href*='hub.invalid']").evaluate("link => link.click()")
     assert "JupyterHub" in asked[1][0]
-    opened.value.wait_for_url("https://hub.example.org/hub/user-redirect/git-pull?repo=*")
     page.context.close()
 
 
