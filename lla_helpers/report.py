@@ -50,7 +50,10 @@ SCHEMA = {
     "properties": {
         "schema": {"const": 1},
         "model": {"type": "object", "description": "name, parameters P, weights"},
-        "settings": {"type": "object", "description": "steps, probes, seed, mode, samples"},
+        "settings": {
+            "type": "object",
+            "description": "data, loss, samples, mode, params, steps, probes, seed, device",
+        },
         "parts": {
             "type": "array",
             "description": "training and test part: loss, accuracy, type, criteria",
@@ -69,9 +72,14 @@ SCHEMA = {
         },
         "subsets": {"type": "object", "description": "criteria from quarters of the samples"},
         "cost": {"type": "object", "description": "Hessian-vector products and seconds"},
+        "arranged": {
+            "type": "array",
+            "description": "what stood in for operations without a second derivative; tied weights",
+            "items": {"type": "string"},
+        },
         "notes": {
             "type": "array",
-            "description": "hooks and custom functions found in the model",
+            "description": "hooks and custom functions in the model; eigenpairs not converged",
             "items": {"type": "string"},
         },
     },
