@@ -115,6 +115,12 @@ def estimates(c: Criteria) -> dict[str, Estimate]:
     return {name: value for name, value in named if isinstance(value, Estimate)}
 
 
+def criteria_json(c: Criteria) -> str:
+    """The criteria as a JSON object: name -> value and standard error; steps, probes and dim."""
+    counts = {"steps": c.steps, "probes": c.probes, "dim": c.dim}
+    return json.dumps(finite({**estimates(c), **counts}), indent=1, allow_nan=False) + "\n"
+
+
 def part_of_report(
     name: str,
     samples: int,
