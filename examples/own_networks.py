@@ -1,6 +1,6 @@
 """Two networks and a data set from outside the package, for `run your_model`.
 
-    python -m lla_helpers run your_model --build -p weights '' \\
+    python -m lla_helpers run your_model --build \\
         -p model examples.own_networks:transformer -p data examples.own_networks:next_tokens
 
 A model is any callable that returns a `torch.nn.Module` with one tensor as output; a data set is

@@ -26,7 +26,20 @@ from lla_helpers.model_view import in_mode, same_random_state
 from lla_helpers.well_defined import one_line
 
 LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
+# The network that the chapter shows when nobody names another: model, arguments, weights.
+EXAMPLE = (
+    "lla_helpers.models:cnn",
+    '{"channels": [4, 8], "hidden": 16}',
+    "data/example.safetensors",
+)
 CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def named(model: str, arguments: str, weights: str) -> tuple[str, str, str]:
+    """The three as given; for "example", those of the book's own network, unless it has weights."""
+    if model != "example":
+        return model, arguments, weights
+    return EXAMPLE[0], EXAMPLE[1], weights or EXAMPLE[2]
 
 
 def bring_model(name: str, arguments: str = "{}", weights: str = "", seed: int = 0) -> nn.Module:
