@@ -26,7 +26,20 @@ from lla_helpers.model_view import in_mode, same_random_state
 from lla_helpers.well_defined import one_line
 
 LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
+# The network that the chapter shows when nobody names another: model, arguments, weights.
+EXAMPLE = (
+    "lla_helpers.models:cnn",
+    '{"channels": [4, 8], "hidden": 16}',
+    "data/example.safetensors",
+)
 CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def named(model: str, arguments: str, weights: str) -> tuple[str, str, str]:
+    """The three as given; for "example", those of the book's own network, unless it has weights."""
+    if model != "example":
+        return model, arguments, weights
+    return EXAMPLE[0], EXAMPLE[1], weights or EXAMPLE[2]
 
 
 def bring_model(name: str, arguments: str = "{}", weights: str = "", seed: int = 0) -> nn.Module:
@@ -86,6 +99,7 @@ def load_state(model: nn.Module, path: Path) -> None:
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     ours = model.state_dict()
+    state = {**state, **tied(ours, state)}
     differ = {
         "missing": [n for n in ours if n not in state],
         "unexpected": [n for n in state if n not in ours],
@@ -98,6 +112,19 @@ def load_state(model: nn.Module, path: Path) -> None:
     if bad:
         raise ValueError(f"{path.name} holds nan or inf in {some(bad)}")
     model.load_state_dict(state)
+
+
+def tied(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that a file leaves out because the model has them under another name, too.
+
+    safetensors.torch.save_model keeps one name of each tensor.
+    """
+    place = {t.data_ptr(): name for name, t in ours.items() if name in state and t.numel()}
+    return {
+        name: state[place[t.data_ptr()]]
+        for name, t in ours.items()
+        if name not in state and t.data_ptr() in place
+    }
 
 
 def read_state(path: Path):
@@ -139,6 +166,16 @@ def found(path: str) -> str:
         return path
     places = [Path(os.environ.get("LLA_FROM", ".")), Path(__file__).resolve().parents[1]]
     return str(next((p / path for p in places if (p / path).exists()), places[0] / path))
+
+
+def bring_device(name: str) -> torch.device:
+    """ "cpu", "cuda", or "auto": CUDA where there is one. Raises ValueError where there is none."""
+    there = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, not {name!r}")
+    if name == "cuda" and not there:
+        raise ValueError("there is no CUDA device here: use device auto or cpu")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
 class Part(NamedTuple):
@@ -241,6 +278,8 @@ def named_callable(name: str, what: str) -> Callable:
     if not CALLABLE.fullmatch(name):
         raise ValueError(f"{what} {name!r} is not of the form package.module:callable")
     module_name, attribute = name.split(":")
+    if module_name.split(".")[0] == "torchvision":
+        import_torchvision()
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -27,7 +27,7 @@ from lla_helpers.graphs import (
     refuse_if_once_only,
     suspects,
 )
-from lla_helpers.model_view import ModelView, plain_autograd, same_random_state
+from lla_helpers.model_view import ModelView, plain_autograd, same_random_state, shared
 from lla_helpers.ranks import over_ranks, refuse_if_weights_differ
 from lla_helpers.validity import Validity, check_operator
 from lla_helpers.well_defined import (
@@ -177,6 +177,15 @@ class Hessian:
     def names(self) -> list[str]:
         """The chosen parameters, in the order of the vectors' entries."""
         return list(self.view.theta)
+
+    @property
+    def arranged(self) -> tuple[str, ...]:
+        """What was arranged for the analysis alone, one sentence each; the model is as it was.
+
+        Equal functions that stand in for operations without a second derivative, and weights that
+        the model uses under two names.
+        """
+        return (*sorted(self.view.arranged), *shared(self.view.model))
 
     def __repr__(self) -> str:
         return (

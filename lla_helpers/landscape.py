@@ -400,8 +400,8 @@ def quadratic(H, directions: Tensor, a, b=None) -> Surface:
     """
     columns = directions[:, None] if directions.ndim == 1 else directions
     products = (H @ columns).double()
-    slope = (columns.double().T @ H.gradient().to(columns).double()).numpy()
-    bend = (columns.double().T @ products).numpy()
+    slope = (columns.double().T @ H.gradient().to(columns).double()).cpu().numpy()
+    bend = (columns.double().T @ products).cpu().numpy()
     a = offsets("a", a)
     if len(slope) == 1:
         return Surface(a, None, float(H.loss()) + slope[0] * a + bend[0, 0] * a**2 / 2)

@@ -28,7 +28,8 @@ class ModelView:
     `params` is None (all that require grad), a glob, or a list of globs over parameter names; a
     glob also reaches frozen parameters. `theta` is the snapshot, a dict of leaf tensors that
     require grad. `size` is P, the number of entries of theta. `layers_are_large` makes layers take
-    the second derivatives of this package.
+    the second derivatives of this package. `arranged` holds what stood in for operations without a
+    second derivative, one sentence each, once the view has been evaluated.
 
     Raises ValueError when no parameter is chosen, or the mode is unknown.
     """
@@ -60,6 +61,7 @@ class ModelView:
         self.buffers = {name: self.snapshot(b) for name, b in model.named_buffers()}
         self.size = sum(p.numel() for p in self.theta.values())
         self.layers_are_large = False
+        self.arranged: set[str] = set()
 
     def restricted(self, params: str | Sequence[str]) -> ModelView:
         """The same snapshot, seen as a function of fewer parameters."""
@@ -89,7 +91,7 @@ class ModelView:
         # Fresh buffers for every pass: batch norm in train mode writes into its running statistics.
         buffers = {name: b.clone() for name, b in self.buffers.items()}
         shortest = ShortestWay() if self.layers_are_large else nullcontext()
-        with in_mode(self.model, self.mode), twice_differentiable(), shortest:
+        with in_mode(self.model, self.mode), twice_differentiable(self.arranged), shortest:
             outputs = functional_call(self.model, (theta, self.fixed, buffers), (x,))
         if not isinstance(outputs, Tensor):
             raise TypeError(
@@ -112,6 +114,16 @@ class ModelView:
         return [
             part.reshape(lead + p.shape) for part, p in zip(parts, self.theta.values(), strict=True)
         ]
+
+
+def shared(model: nn.Module) -> list[str]:
+    """One sentence for every parameter that is another one under a second name (tied weights)."""
+    first: dict[nn.Parameter, str] = {}
+    return [
+        f"{name} is {first[p]}: one parameter, counted once"
+        for name, p in model.named_parameters(remove_duplicate=False)
+        if first.setdefault(p, name) != name
+    ]
 
 
 def choose(everything: dict[str, Tensor], params: str | Sequence[str] | None) -> list[str]:
@@ -154,27 +166,47 @@ def in_mode(model: nn.Module, mode: str) -> Iterator[None]:
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Choose, among equal kernels, those that have a second derivative.
+def twice_differentiable(arranged: set[str] | None = None) -> Iterator[None]:
+    """Choose, among equal kernels, those that have a second derivative; `arranged` collects which.
 
-    PyTorch's fused attention has none, and its oneDNN LSTM has no forward derivative; the plain
-    kernels compute the same function.
+    PyTorch's fused attention has none, nor have cuDNN's recurrent layers; the plain kernels compute
+    the same function.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
-        stack.enter_context(PiecewisePolynomials())
+        stack.enter_context(Arranging(set() if arranged is None else arranged))
         yield
 
 
-class PiecewisePolynomials(torch.overrides.TorchFunctionMode):
-    """hardsigmoid and hardswish from parts that can be differentiated twice: relu6(x + 3) / 6."""
+ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+class Arranging(torch.overrides.TorchFunctionMode):
+    """hardsigmoid and hardswish from parts that can be differentiated twice: relu6(x + 3) / 6.
+
+    Attention, whose kernel is chosen outside, is only written down; on a GPU recurrent layers run
+    without cuDNN.
+    """
+
+    def __init__(self, arranged: set[str]):
+        super().__init__()
+        self.arranged = arranged
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        name = getattr(function, "__name__", "")
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
         if name in ("hardsigmoid", "hardswish") and args:
+            factor = "x " if name == "hardswish" else ""
+            self.arranged.add(f"{name} is computed as {factor}relu6(x + 3) / 6, the same function")
             gate = nn.functional.relu6(args[0] + 3) / 6
             return gate if name == "hardsigmoid" else args[0] * gate
-        return function(*args, **(kwargs or {}))
+        if name in ATTENTION:
+            self.arranged.add("attention runs on the plain kernel, not on a fused one")
+        if name in RECURRENT and args and args[0].is_cuda:
+            self.arranged.add("recurrent layers run without cuDNN")
+            with torch.backends.cudnn.flags(enabled=False):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
 
 
 @contextmanager

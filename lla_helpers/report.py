@@ -50,7 +50,10 @@ SCHEMA = {
     "properties": {
         "schema": {"const": 1},
         "model": {"type": "object", "description": "name, parameters P, weights"},
-        "settings": {"type": "object", "description": "steps, probes, seed, mode, samples"},
+        "settings": {
+            "type": "object",
+            "description": "data, loss, samples, mode, params, steps, probes, seed, device",
+        },
         "parts": {
             "type": "array",
             "description": "training and test part: loss, accuracy, type, criteria",
@@ -69,9 +72,14 @@ SCHEMA = {
         },
         "subsets": {"type": "object", "description": "criteria from quarters of the samples"},
         "cost": {"type": "object", "description": "Hessian-vector products and seconds"},
+        "arranged": {
+            "type": "array",
+            "description": "what stood in for operations without a second derivative; tied weights",
+            "items": {"type": "string"},
+        },
         "notes": {
             "type": "array",
-            "description": "hooks and custom functions found in the model",
+            "description": "hooks and custom functions in the model; eigenpairs not converged",
             "items": {"type": "string"},
         },
     },
@@ -105,6 +113,12 @@ def estimates(c: Criteria) -> dict[str, Estimate]:
     """The criteria by name, an Estimate each."""
     named = ((field.name, getattr(c, field.name)) for field in fields(c))
     return {name: value for name, value in named if isinstance(value, Estimate)}
+
+
+def criteria_json(c: Criteria) -> str:
+    """The criteria as a JSON object: name -> value and standard error; steps, probes and dim."""
+    counts = {"steps": c.steps, "probes": c.probes, "dim": c.dim}
+    return json.dumps(finite({**estimates(c), **counts}), indent=1, allow_nan=False) + "\n"
 
 
 def part_of_report(

@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
-from lla_helpers.bring import Part, bring_data, bring_loss, bring_model, found, load_state, suits
+from lla_helpers.bring import (
+    Part,
+    bring_data,
+    bring_device,
+    bring_loss,
+    bring_model,
+    found,
+    load_state,
+    suits,
+)
 from lla_helpers.models import mlp
 
 MLP = "lla_helpers.models:mlp"
@@ -235,3 +244,39 @@ def test_what_fits_is_left_as_it_was():
     assert model.training and before == json.dumps(
         {n: t.tolist() for n, t in model.state_dict().items()}
     )
+
+
+def test_a_tied_weight_that_safetensors_leaves_out_is_found(tmp_path):
+    a, b = (bring_model("examples.own_networks:transformer", seed=s) for s in (1, 2))
+    save_model(a, str(tmp_path / "w.safetensors"))
+    load_state(b, tmp_path / "w.safetensors")
+    assert torch.equal(a.embed.weight, b.embed.weight) and b.head.weight is b.embed.weight
+    state = {n: t for n, t in a.state_dict().items() if "weight" not in n or "norm" in n}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"missing: embed\.weight"):
+        load_state(b, tmp_path / "w.pt")
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bring_device("auto") == bring_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="there is no CUDA device here"):
+        bring_device("cuda")
+    with pytest.raises(ValueError, match="must be auto, cpu or cuda, not 'tpu'"):
+        bring_device("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert bring_device("auto") == bring_device("cuda") == torch.device("cuda")
+    assert bring_device("cpu") == torch.device("cpu")
+
+
+def test_an_image_folder_with_a_broken_file(tmp_path):
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / part / label).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / part / label / "0.png")
+    (tmp_path / "train" / "b" / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"train/b/1\.png cannot be opened") as error:
+        bring_data("image_folder", json.dumps({"folder": str(tmp_path)}))
+    assert "\n" not in str(error.value)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lla_helpers.model_view import (
+    Arranging,
     ModelView,
     choose,
     in_mode,
@@ -183,3 +184,45 @@ def test_buffers_that_are_not_saved_are_still_snapshots():
     view = ModelView(model)
     assert torch.equal(view(view.theta, x), view(view.theta, x))
     assert not model.shift.any()
+
+
+def test_what_stands_in_is_written_down():
+    arranged = set()
+    x = torch.ones(1, 2, 3, 4)
+    with twice_differentiable(arranged):
+        F.relu(x)
+    assert arranged == set()
+    with twice_differentiable(arranged):
+        F.scaled_dot_product_attention(x, x, x)
+        nn.Hardswish()(x)
+    assert {said.split()[0] for said in arranged} == {"attention", "hardswish"}
+
+
+def test_on_a_gpu_recurrent_layers_run_without_cudnn():
+    """cuDNN's have no double backward. No GPU is needed to see what the mode would do."""
+
+    class OnGPU:
+        is_cuda = True
+
+    def lstm(x):
+        return torch.backends.cudnn.enabled
+
+    arranged = set()
+    mode = Arranging(arranged)
+    assert mode.__torch_function__(lstm, (), (OnGPU(),)) is False
+    assert arranged == {"recurrent layers run without cuDNN"}
+    assert mode.__torch_function__(lstm, (), (torch.ones(1),)) is torch.backends.cudnn.enabled
+    seen = []
+    with Seen(seen):
+        nn.LSTM(2, 2)(torch.ones(3, 1, 2))
+    assert "lstm" in seen, "the layer's function is known to the mode by this name"
+
+
+class Seen(torch.overrides.TorchFunctionMode):
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names.append(getattr(function, "__name__", ""))
+        return function(*args, **(kwargs or {}))

@@ -11,7 +11,7 @@ import pytest
 
 from lla_helpers import SpectralDensity, criteria, hesd_type
 from lla_helpers.hesd import Estimate
-from lla_helpers.report import MIME, SCHEMA, Report, finite, part_of_report
+from lla_helpers.report import MIME, SCHEMA, Report, criteria_json, finite, part_of_report
 
 
 def report(**more):
@@ -39,3 +39,12 @@ def test_what_is_no_json_is_refused():
     with pytest.raises(TypeError, match="not JSON serializable"):
         report(extra=object())._repr_mimebundle_()
     assert finite({1: [np.float32(2.0), -math.inf]}) == {"1": [2.0, None]}
+
+
+def test_criteria_as_json():
+    c = criteria(SpectralDensity([[-1.0, 2.0], [-1.0, 4.0]], [[0.5, 0.5], [0.5, 0.5]], dim=9))
+    data = json.loads(criteria_json(c))
+    assert data["r_e"] == {"value": 0.375, "stderr": 0.125}
+    assert (data["dim"], data["probes"], data["steps"]) == (9, 2, None)
+    alone = json.loads(criteria_json(criteria(SpectralDensity([[1.0]], [[1.0]], dim=1))))
+    assert alone["trace"] == {"value": 1.0, "stderr": None}

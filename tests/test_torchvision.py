@@ -41,10 +41,13 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "block"),
-    [("resnet18", "layer4.1.bn2.*"), ("mobilenet_v3_small", "features.12.1.*")],
+    ("name", "block", "arranged"),
+    [
+        ("resnet18", "layer4.1.bn2.*", []),
+        ("mobilenet_v3_small", "features.12.1.*", ["hardsigmoid", "hardswish"]),
+    ],
 )
-def test_a_model_trains_one_step_and_has_a_hessian(name, block):
+def test_a_model_trains_one_step_and_has_a_hessian(name, block, arranged):
     """MobileNetV3 is built of the hard activations that PyTorch cannot differentiate twice."""
     torch.manual_seed(0)
     model = getattr(import_torchvision().models, name)(num_classes=3)
@@ -62,6 +65,7 @@ def test_a_model_trains_one_step_and_has_a_hessian(name, block):
     product = H @ v
     assert torch.isfinite(product).all() and product.norm() > 0
     assert model.training and H.check().faults() == ()
+    assert [said.split()[0] for said in H.arranged] == arranged
 
     # The block's gradient a little further along v, in float64: smooth enough for 1e-3.
     flat = Flat(model, F.cross_entropy, [(x, y)], names=H.names)
