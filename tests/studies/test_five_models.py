@@ -57,7 +57,7 @@ def test_without_curvlinops_it_says_how_to_install_it(monkeypatch, capsys):
 def test_the_central_difference_leaves_the_weights():
     model = bring_model("lla_helpers.models:mlp", '{"widths": [4, 3, 2]}').double()
     before = [p.detach().clone() for p in model.parameters()]
-    v = torch.ones(sum(p.numel() for p in before), dtype=torch.float64)
-    data = torch.ones(2, 4, dtype=torch.float64), torch.tensor([0, 1])
+    v = torch.linspace(-1, 1, sum(p.numel() for p in before), dtype=torch.float64)
+    data = torch.eye(2, 4, dtype=torch.float64), torch.tensor([0, 1])
     assert central_difference(model, data, v).norm() > 0
     assert all(torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True))
