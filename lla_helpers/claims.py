@@ -5,7 +5,8 @@ seeds, with a bound that was fixed beforehand. A condition *holds* when the whol
 the right side of its bound, *fails* when the whole interval lies on the wrong side, and is *open*
 when the interval straddles it.
 
-    all hold -> reproduced        all fail -> not reproduced        otherwise -> partly
+    all hold -> reproduced      some hold, not all -> partly
+    all are open -> undecided   none holds and some fail -> not reproduced
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import html
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 
 MIME = "application/vnd.lla.claims+json"
@@ -101,15 +102,19 @@ class Rule:
             number = measured[condition.what]
             number = number if isinstance(number, Interval) else interval(number)
             rows.append({**asdict(condition), **asdict(number), "outcome": condition.holds(number)})
-        outcomes = {row["outcome"] for row in rows}
-        verdict = {("holds",): "reproduced", ("fails",): "not reproduced"}.get(
-            tuple(outcomes), "partly"
-        )
-        return Claim(self.id, self.source, self.statement, tuple(rows), verdict, why)
+        found = verdict({row["outcome"] for row in rows})
+        return Claim(self.id, self.source, self.statement, tuple(rows), found, why)
 
     def not_testable(self, why: str) -> Claim:
         """The claim cannot be put to the test here, and why."""
         return Claim(self.id, self.source, self.statement, (), "not testable here", why)
+
+
+def verdict(outcomes: Set[str]) -> str:
+    """What the outcomes of all conditions come to."""
+    if "holds" in outcomes:
+        return "reproduced" if outcomes == {"holds"} else "partly"
+    return "not reproduced" if "fails" in outcomes else "undecided"
 
 
 @dataclass(frozen=True)

@@ -109,15 +109,8 @@ def as_table(claims: Sequence[Mapping], judged: Mapping[str, Judged]) -> str:
     )
 
 
-def nothing_holds(claim: Mapping) -> bool:
-    """Is a claim called "partly" although none of its conditions holds: some are open?"""
-    outcomes = {row["outcome"] for row in claim["rows"]}
-    return claim["verdict"] == "partly" and "holds" not in outcomes
-
-
 def verdict_cell(one: Judged | None) -> str:
     if one is None:
         return "<strong>not judged</strong>"
     link = f'<a href="{html.escape(one.link)}">{html.escape(one.title)}</a>'
-    note = " (no condition holds)" if nothing_holds(one.claim) else ""
-    return f"<strong>{html.escape(one.claim['verdict'])}</strong>{note}<br>{link}"
+    return f"<strong>{html.escape(one.claim['verdict'])}</strong><br>{link}"

@@ -71,12 +71,13 @@ HOLDS, FAILS, OPEN = measured(2, 3), measured(0, 0.5), measured(0, 3)
     [
         ([HOLDS], "reproduced"),
         ([FAILS], "not reproduced"),
-        ([OPEN], "partly"),
+        ([OPEN], "undecided"),
+        ([OPEN, OPEN], "undecided"),
         ([HOLDS, HOLDS, HOLDS], "reproduced"),
         ([FAILS, FAILS], "not reproduced"),
         ([HOLDS, FAILS], "partly"),
         ([HOLDS, OPEN], "partly"),
-        ([FAILS, OPEN], "partly"),
+        ([FAILS, OPEN], "not reproduced"),
         ([HOLDS, HOLDS, FAILS], "partly"),
     ],
 )

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lla_helpers.claims import MIME, Claims, Condition, Rule
-from lla_helpers.scorecard import as_table, judged_in, nearness, nothing_holds, turning_point
+from lla_helpers.scorecard import as_table, judged_in, nearness, turning_point
 
 RULE = Rule("D1", "ghorbani2019", "it is <accurate>", (Condition("W1", "<", 0.5),))
 
@@ -61,20 +61,3 @@ def test_what_would_change_a_verdict(values, words, near):
     (row,) = Claims([RULE.judge({"W1": values})])._repr_mimebundle_()[MIME][0]["rows"]
     assert words in turning_point(row)
     assert nearness(row) == pytest.approx(near)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "nothing"),
-    [
-        ([0.1, 0.11, 0.12], [9.0, 9.1], False),
-        ([0.4, 0.6], [9.0, 9.1], True),
-        ([9.0, 9.1], [9, 9.1], False),
-    ],
-)
-def test_partly_is_told_apart_where_no_condition_holds(first, second, nothing):
-    """In part; open or failed in all parts; failed in all, which has its own word."""
-    rule = Rule("X", "s", "t", (Condition("a", "<", 0.5), Condition("b", "<", 0.5)))
-    (claim,) = Claims([rule.judge({"a": first, "b": second})])._repr_mimebundle_()[MIME]
-    assert nothing_holds(claim) is nothing
-    html = as_table([{"id": "X", "statement": "t"}], {})
-    assert "no condition holds" not in html

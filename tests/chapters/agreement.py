@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-STEPS = ("reproduced", "partly", "not reproduced")
+STEPS = ("holds", "open", "fails")
 
 
 def disagreements(stored: Sequence[Mapping], fresh: Sequence[Mapping]) -> list[str]:
@@ -32,11 +32,12 @@ def values_apart(what: str, a: Mapping, b: Mapping) -> list[str]:
 
 
 def verdict_moved(name: str, before: Mapping, after: Mapping) -> list[str]:
-    """A verdict may move by one step, and only where an interval straddles its rule."""
+    """A verdict may move where intervals came to straddle their bounds, or ceased to."""
     a, b = before["verdict"], after["verdict"]
     if a == b:
         return []
-    if a in STEPS and b in STEPS and abs(STEPS.index(a) - STEPS.index(b)) == 1:
-        if any(row["outcome"] == "open" for row in (*before["rows"], *after["rows"])):
-            return []
+    pairs = zip(before["rows"], after["rows"], strict=True)
+    steps = [abs(STEPS.index(x["outcome"]) - STEPS.index(y["outcome"])) for x, y in pairs]
+    if steps and max(steps) == 1:
+        return []
     return [f"{name}: the verdict moved from {a!r} to {b!r}"]

@@ -29,9 +29,9 @@ def test_a_number_without_an_error_must_be_the_same():
 
 @pytest.mark.parametrize(
     "verdict, outcome, apart",
-    [("partly", "open", False), ("partly", "fails", True), ("not reproduced", "open", True)],
+    [("undecided", "open", False), ("not reproduced", "fails", True), ("partly", "holds", True)],
 )
-def test_a_verdict_moves_one_step_where_an_interval_straddles(verdict, outcome, apart):
+def test_a_verdict_moves_where_an_interval_came_to_straddle_its_bound(verdict, outcome, apart):
     fresh = claim(verdict=verdict, outcome=outcome)
     assert bool(disagreements([claim()], [fresh])) is apart
 
