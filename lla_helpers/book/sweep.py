@@ -55,10 +55,8 @@ def run_sweep(
 
     A variant that fails leaves the others running, and is tried again by the next call.
     """
-    stamp = Stamper(book).stamp(chapter, chapter.load())["stamp"]
-    found = [Variant(values, folder / f"{slug(values)}.ipynb") for values in grid]
-    waiting = [v for v in found if stamp_of(v.notebook) != stamp]
-    done = len(found) - len(waiting)
+    stamp, found, left = unfinished(book, chapter, grid, folder)
+    done = len(found) - len(left)
     if done:
         progress.finish("sweep", f"{done} of {len(found)} variants are there already,")
     # A job tells its own name when it fails; here the values are what tells it from others.
@@ -67,7 +65,7 @@ def run_sweep(
             v,
             replace(job_for(book, chapter, v.values), memory=memory),
         )
-        for v in waiting
+        for v in left
     }
 
     def store(job: Job, content: bytes) -> None:
@@ -84,6 +82,15 @@ def run_sweep(
     failed = {jobs[name][0].notebook: text.removeprefix(name) for name, text in why.items()}
     progress.finish("sweep", f"{done} of {len(found)} variants done")
     return [replace(v, why=failed.get(v.notebook, "").lstrip(",: ")) for v in found]
+
+
+def unfinished(
+    book: Book, chapter: Chapter, grid: Sequence[Mapping[str, Any]], folder: Path
+) -> tuple[str, list[Variant], list[Variant]]:
+    """The stamp of what is run now, every variant of the grid, and those that do not carry it."""
+    stamp = Stamper(book).stamp(chapter, chapter.load())["stamp"]
+    found = [Variant(values, folder / f"{slug(values)}.ipynb") for values in grid]
+    return stamp, found, [v for v in found if stamp_of(v.notebook) != stamp]
 
 
 def stamp_of(path: Path) -> str | None:
