@@ -60,8 +60,9 @@ def run_sweep(
     if done:
         progress.finish("sweep", f"{done} of {len(found)} variants are there already,")
     # A job tells its own name when it fails; here the values are what tells it from others.
+    shared = {n: value for n, value in grid[0].items() if all(v.get(n) == value for v in grid)}
     jobs = {
-        f"{chapter.name} ({in_words(v.values)})": (
+        f"{chapter.name} ({in_words(own(v.values, shared))})": (
             v,
             replace(job_for(book, chapter, v.values), memory=memory),
         )
@@ -91,6 +92,11 @@ def unfinished(
     stamp = Stamper(book).stamp(chapter, chapter.load())["stamp"]
     found = [Variant(values, folder / f"{slug(values)}.ipynb") for values in grid]
     return stamp, found, [v for v in found if stamp_of(v.notebook) != stamp]
+
+
+def own(values: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that not all variants have; all of them where that leaves none."""
+    return {n: v for n, v in values.items() if n not in shared} or dict(values)
 
 
 def stamp_of(path: Path) -> str | None:
