@@ -58,7 +58,7 @@ def run_sweep(
     stamp, found, left = unfinished(book, chapter, grid, folder)
     done = len(found) - len(left)
     if done:
-        progress.finish("sweep", f"{done} of {len(found)} variants are there already,")
+        progress.finish("sweep", f"{done} of {len(found)} variants are there already")
     # A job tells its own name when it fails; here the values are what tells it from others.
     shared = {n: value for n, value in grid[0].items() if all(v.get(n) == value for v in grid)}
     jobs = {
