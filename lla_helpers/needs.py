@@ -14,14 +14,23 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from lla_helpers import Hessian
-from lla_helpers.bring import Part, bring_data, bring_loss, bring_model, found, suits
+from lla_helpers.bring import (
+    Part,
+    bring_data,
+    bring_device,
+    bring_loss,
+    bring_model,
+    found,
+    named,
+    suits,
+)
 from lla_helpers.data import load_digits
 from lla_helpers.hessian import suitable_chunk
 from lla_helpers.models import mlp
@@ -37,15 +46,19 @@ SETS = {
     "cifar100": ((3, 32, 32), 100, 50_000, 169),
 }
 MODEL = ("model", "model_args", "weights", "data", "data_args", "loss", "samples", "side", "params")
+MODEL += ("mode", "device", "seed")
 
 
-def seconds_of(what: Callable[[], object], rounds: int = 3) -> float:
-    """The least CPU time of a few calls: what others do on this machine hardly counts."""
+def seconds_of(what: Callable[[], object], rounds: int = 3, device: str = "cpu") -> float:
+    """The least time of a few calls: a core's own, so that others hardly count, or a GPU's."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     taken = []
     for _ in range(rounds):
-        start = time.process_time()
+        start = clock()
         what()
-        taken.append(time.process_time() - start)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        taken.append(clock() - start)
     return min(taken)
 
 
@@ -75,6 +88,7 @@ class Measured:
     product: float
     orthogonalise: float  # seconds to take one Lanczos vector out of another
     data: str
+    device: str
 
     @property
     def size(self) -> int:
@@ -82,12 +96,12 @@ class Measured:
 
 
 def your_model(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The needs of one set of values: {"seconds", "gib", "products", "rows"} or {"rows"}.
+    """The needs of one set of values: "seconds", "gib", "products", "where", "rows"; or "rows".
 
     Where model, data or loss is refused, the row "a run" has the sentence that a run ends with.
     """
     try:
-        m = measured(*(values[name] for name in MODEL), values["mode"], values["seed"])
+        m = measured(*(values[name] for name in MODEL))
     except (ValueError, TypeError, OSError) as error:
         return {"rows": {"a run": f"would end with: {error}"}}
     n = products(values, m.layers)
@@ -97,6 +111,7 @@ def your_model(values: Mapping[str, Any]) -> dict[str, Any]:
     seconds += probes * steps**2 / 2 * m.orthogonalise
     model = f"{m.size:,} parameters, {m.size * 4 / 2**20:,.1f} MiB a vector"
     return {
+        "where": "one core here" if m.device == "cpu" else f"{m.device} here",
         "seconds": seconds,
         "gib": memory["total"],
         "products": round(n),
@@ -117,7 +132,7 @@ def products(values: Mapping[str, Any], layers: tuple[int, ...]) -> float:
 
     top = min(values["top"], size)
     both_parts = 2 * slq(steps, probes)
-    extremes = max(200, 8 * top) + 200
+    extremes = 2 * max(4 * steps, 8 * top)
     blocks = sum(slq(20, probes, p) for p in layers[: values["layers"]])
     quarters = slq(min(steps, 40), 2)
     habits = slq(max(steps // 2, 2), probes) + min(steps, 40)
@@ -158,24 +173,30 @@ def measured(
     side: int,
     params: str | None,
     mode: str,
+    device: str,
     seed: int,
 ) -> Measured:
-    net = bring_model(model, model_args, found(weights), seed)
+    place = bring_device(device)
+    model, model_args, weights = named(model, model_args, weights)
+    net = bring_model(model, model_args, found(weights), seed).to(place)
     loss_fn = bring_loss(loss)
     part, total, told = some_data(data, data_args, samples, side, seed)
+    few = min(len(part.x), 64)
+    part = Part(part.name, part.x[:few].to(place), part.y[:few].to(place))
     suits(net, loss_fn, part)
     x, y = part.x, part.y
+    timed = partial(seconds_of, device=place.type)
     with torch.no_grad():
         net(x[:2])
-        forward = seconds_of(lambda: net(x[:2])) / 2
-    few = max(2, min(len(x), 64, int(0.2 / max(forward, 1e-9))))
+        forward = timed(lambda: net(x[:2])) / 2
+    few = max(2, min(few, int(0.2 / max(forward, 1e-9))))
     x, y = x[:few], y[:few]
     H = Hessian(net, loss_fn, (x, y), params=params, mode=mode)
     v = torch.randn(H.shape[0], generator=torch.Generator().manual_seed(0)).to(H.dtype)
-    whole = seconds_of(lambda: H @ v, 1)  # keeps the graphs, if they fit
-    product = seconds_of(lambda: H @ v)
+    whole = timed(lambda: H @ v, 1)  # keeps the graphs, if they fit
+    product = timed(lambda: H @ v)
     with torch.no_grad():
-        forward = seconds_of(lambda: net(x))
+        forward = timed(lambda: net(x))
     return Measured(
         layers=layer_sizes(H),
         samples=total,
@@ -184,8 +205,9 @@ def measured(
         forward=forward / few,
         first_pass=max(whole - product, 0.0) / few,
         product=product / few,
-        orthogonalise=orthogonalisation(H.shape[0]),
+        orthogonalise=orthogonalisation(H.shape[0], place.type),
         data=told,
+        device=place.type,
     )
 
 
@@ -220,10 +242,11 @@ def layer_sizes(H: Hessian) -> tuple[int, ...]:
     return tuple(sorted(sizes.values(), reverse=True))
 
 
-def orthogonalisation(size: int, vectors: int = 4) -> float:
+def orthogonalisation(size: int, device: str, vectors: int = 4) -> float:
     """Seconds to take one vector's component along another out of it, as `Basis` does."""
-    basis, w = torch.ones(1, vectors, size), torch.ones(1, size, 1)
-    return seconds_of(lambda: torch.bmm(torch.bmm(basis, w).transpose(1, 2), basis)) / vectors
+    basis, w = torch.ones(1, vectors, size, device=device), torch.ones(1, size, 1, device=device)
+    once = seconds_of(lambda: torch.bmm(torch.bmm(basis, w).transpose(1, 2), basis), device=device)
+    return once / vectors
 
 
 def main(chapter: str) -> None:

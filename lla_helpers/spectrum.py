@@ -28,13 +28,14 @@ from torch import Tensor, nn
 from lla_helpers import Hessian, SpectralDensity, criteria
 from lla_helpers.book.errors import BadInput
 from lla_helpers.book.files import write_whole
-from lla_helpers.bring import bring_data, bring_loss, bring_model, found, suits
+from lla_helpers.bring import bring_data, bring_device, bring_loss, bring_model, found, named, suits
 from lla_helpers.density import Row, assembled, progress_bar, ritz_of_probes
 from lla_helpers.ranks import over_ranks
 from lla_helpers.validity import check_operator
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 PARTS = ("training", "test")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 class InBfloat16:
@@ -76,12 +77,12 @@ class InBfloat16:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--memory", type=click.FloatRange(0.1), default=4.0, help="GiB a process. [4]")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
-@click.option("--device", default=None, help="cpu or cuda; by default cuda where there is one.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @click.option("--out", type=Path, required=True, help="The .npz for SpectralDensity.load.")
-def spectrum(out: Path, device: str | None, steps: int, probes: int, seed: int, **what) -> None:
+def spectrum(out: Path, device: str, steps: int, probes: int, seed: int, **what) -> None:
     """Write the spectral density of a model to OUT; what an earlier call finished is kept."""
-    place = start(device)
     try:
+        place = start(device)
         net, loss_fn, part = brought(seed=seed, **what)
     except (ValueError, TypeError, OSError) as error:
         raise BadInput(str(error)) from None
@@ -116,16 +117,12 @@ def spectrum(out: Path, device: str | None, steps: int, probes: int, seed: int, 
         click.echo(out)
 
 
-def start(device: str | None) -> torch.device:
+def start(device: str) -> torch.device:
     """This process's device; under torchrun it joins the job first (gloo, and nccl for CUDA)."""
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(kind)
-        if place.type == "cuda" and "LOCAL_RANK" in os.environ:
-            place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device {kind}: {str(error).splitlines()[0]}") from None
+    place = bring_device(device)
+    if place.type == "cuda" and "LOCAL_RANK" in os.environ:
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place)
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     return place
@@ -137,6 +134,7 @@ def rank() -> int:
 
 def brought(*, model, model_args, weights, data, data_args, part, loss, samples, side, seed, **_):
     """The model, its loss and one part of the data, as `your_model` brings them."""
+    model, model_args, weights = named(model, model_args, weights)
     net = bring_model(model, model_args, found(weights), seed)
     loss_fn = bring_loss(loss)
     chosen = bring_data(found(data), data_args, samples, seed, side)[PARTS.index(part)]

@@ -27,8 +27,8 @@ def test_products_are_those_that_the_steps_make():
     slq(H, 7, 3)
     assert H.products == 3 + 7 * 3, "the count rests on three products of `check`"
     values = {"steps": 20, "probes": 2, "top": 5, "layers": 1}
-    # Both parts; 200 + 200 for eigenpairs; one layer; two axes; a quarter times four; two habits.
-    expected = 2 * (3 + 40) + 400 + (3 + 2 * 20) + 2 + (3 + 2 * 20) + (3 + 2 * 10) + 20
+    # Both parts, both ends, one layer, two axes, a quarter times four, two habits of others.
+    expected = 2 * (3 + 40) + 2 * 80 + (3 + 2 * 20) + 2 + (3 + 2 * 20) + (3 + 2 * 10) + 20
     assert needs.products(values, (100, 30)) == expected
 
 
@@ -48,7 +48,7 @@ def test_the_presets_have_needs(preset):
 
 def test_data_that_are_not_there_are_named_and_stood_in_for(tmp_path, monkeypatch):
     monkeypatch.setenv("LLA_DATA", str(tmp_path))
-    mnist = {**DEFAULTS, "data": "mnist", "weights": "", "samples": 100}
+    mnist = {**DEFAULTS, "data": "mnist", "model": "lla_helpers.models:cnn", "samples": 100}
     mnist["model_args"] = '{"channels": [2, 3], "hidden": 4, "side": 28}'
     found = needs.your_model(mnist)
     assert found["seconds"] > 0
@@ -66,8 +66,7 @@ def test_data_that_are_not_there_are_named_and_stood_in_for(tmp_path, monkeypatc
     ],
 )
 def test_what_is_refused_is_the_sentence_that_a_run_ends_with(values, sentence):
-    model = {"weights": "", "model_args": "{}"} if "model" in values else {}
-    found = needs.your_model({**DEFAULTS, **model, **values})
+    found = needs.your_model({**DEFAULTS, **values})
     assert list(found) == ["rows"]
     assert found["rows"]["a run"].startswith("would end with: ")
     assert sentence in found["rows"]["a run"]

@@ -38,6 +38,7 @@ class Needs:
     gib: float | None = None
     products: float | None = None
     how: str = ""
+    where: str = "one core here"
     rows: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,7 +122,8 @@ def shipped(book: Book, chapter: Chapter) -> str:
 def run_rows(values: Mapping[str, Any], needs: Needs) -> list[tuple[str, str]]:
     """The table of one run."""
     found = [("parameters", in_words(values)), *needs.rows.items()]
-    return [*found, *amounts(needs.gib, needs.products, needs.seconds), ("how", needs.how)]
+    said = amounts(needs.gib, needs.products, needs.seconds, needs.where)
+    return [*found, *said, ("how", needs.how)]
 
 
 def sweep_rows(
@@ -138,7 +140,11 @@ def sweep_rows(
     if known:
         seconds = sum(n.seconds for n in known)
         rows += amounts(
-            max(n.gib for n in known), sum(n.products for n in known), seconds, "the largest: "
+            max(n.gib for n in known),
+            sum(n.products for n in known),
+            seconds,
+            known[0].where,
+            "the largest: ",
         )
         if not elsewhere:
             workers = min(positive("LLA_WORKERS", 2), len(known))
@@ -149,12 +155,12 @@ def sweep_rows(
 
 
 def amounts(
-    gib: float | None, products: float | None, seconds: float | None, which: str = ""
+    gib: float | None, products: float | None, seconds: float | None, where: str, which: str = ""
 ) -> list[tuple[str, str]]:
     return [
         ("memory", "not known" if gib is None else f"{which}about {gib:.2g} GiB"),
         ("products", "not known" if products is None else f"about {rounded(products):,}"),
-        ("time", "not known" if seconds is None else f"about {duration(seconds)} of one core here"),
+        ("time", "not known" if seconds is None else f"about {duration(seconds)} of {where}"),
     ]
 
 
