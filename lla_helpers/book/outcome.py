@@ -167,9 +167,12 @@ def in_short(found: Sequence[Mapping[str, Any]]) -> str:
     for record in found:
         if record.get("outcome"):
             counts.setdefault((record["claim"], record["what"]), Counter())[record["outcome"]] += 1
-    rows = [(*rule, *(str(count[o]) for o in OUTCOMES)) for rule, count in counts.items()]
+    # The counts come before the rules, which are long: a phone shows the left of a table.
+    rows = [
+        (claim, *(str(count[o]) for o in OUTCOMES), what) for (claim, what), count in counts.items()
+    ]
     return (
-        tables.as_html("how often each rule held", ("claim", "rule", *OUTCOMES), rows)
+        tables.as_html("how often each rule held", ("claim", *OUTCOMES, "rule"), rows)
         if rows
         else ""
     )
