@@ -59,9 +59,12 @@ def list_(book: Book, chapter: str | None) -> None:
     parameters = parameters_of(found.load(), found.name)
     rows = [(p.name, p.type, repr(p.default), p.allowed, p.help) for p in parameters.values()]
     click.echo(tables.aligned(("parameter", "type", "default", "allowed", "help"), rows))
-    for preset, values in all_presets(book.root).get(found.name, {}).items():
+    presets = all_presets(book.root).get(found.name, {})
+    for preset, values in presets.items():
         listed = ", ".join(f"{name} {value}" for name, value in values.items())
         click.echo(f"preset {preset}: {listed}")
+    if "paper" not in presets:
+        click.echo("no paper preset")
 
 
 @cli.command()
@@ -71,6 +74,7 @@ def list_(book: Book, chapter: str | None) -> None:
 @click.option("--preset", metavar="NAME", help="A set of values, such as smoke or paper.")
 @click.option("--build", is_flag=True, help="Build the book around the new page.")
 @click.option("--open", "open_", is_flag=True, help="Build, and open the page in the browser.")
+@click.option("--dry-run", is_flag=True, help="Say what it needs, and run nothing.")
 @click.pass_obj
 def run(
     book: Book,
@@ -80,6 +84,7 @@ def run(
     preset: str | None,
     build: bool,
     open_: bool,
+    dry_run: bool,
 ) -> None:
     """Run CHAPTER with other parameters, into _build/runs; a preset yields to -f, -f to -p."""
     from lla_helpers.book.variant import render_variant, run_variant
@@ -93,6 +98,14 @@ def run(
         file_values(file) if file else {},
         once(options, parameters),
     )
+    if dry_run:
+        from lla_helpers.book.dry import needs_of, run_rows
+
+        (needs,) = needs_of(book, found, parameters, [values])
+        click.echo(
+            tables.aligned((found.name, "a dry run: nothing was run"), run_rows(values, needs))
+        )
+        return
     result = run_variant(book, found, values)
     click.echo(shown(result))
     if build or open_:
@@ -110,6 +123,7 @@ def run(
 @click.option("--preset", metavar="NAME", help="A set of values that all variants share.")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786.")
 @click.option("--memory", type=click.FloatRange(min=0.25), metavar="GIB", help="A kernel's limit.")
+@click.option("--dry-run", is_flag=True, help="Say what it needs, and run nothing.")
 @click.pass_obj
 def sweep(
     book: Book,
@@ -120,6 +134,7 @@ def sweep(
     preset: str | None,
     scheduler: str | None,
     memory: float | None,
+    dry_run: bool,
 ) -> None:
     """Run CHAPTER at every combination of values; what an earlier call finished is kept.
 
@@ -127,7 +142,7 @@ def sweep(
     """
     from lla_helpers.book import grid
     from lla_helpers.book.outcome import write_outcome
-    from lla_helpers.book.sweep import folder_of, run_sweep
+    from lla_helpers.book.sweep import folder_of, run_sweep, unfinished
 
     found = book.chapter(chapter)
     parameters = parameters_of(found.load(), found.name)
@@ -139,6 +154,14 @@ def sweep(
         grid.listed(once(options, parameters), parameters, seeds),
     )
     folder = folder_of(book, found, points)
+    if dry_run:
+        from lla_helpers.book.dry import needs_of, sweep_rows
+
+        left = [v.values for v in unfinished(book, found, points, folder)[-1]]
+        needs = needs_of(book, found, parameters, left) if left else []
+        rows = sweep_rows(len(points), len(points) - len(left), needs, elsewhere=bool(scheduler))
+        click.echo(tables.aligned((found.name, "a dry run: nothing was run"), rows))
+        return
     variants = run_sweep(book, found, points, folder, scheduler=scheduler, memory=memory)
     defaults = {name: p.default for name, p in parameters.items()}
     table, page = write_outcome(book, found, variants, defaults, folder)

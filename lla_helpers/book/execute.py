@@ -49,10 +49,17 @@ def run_jobs(
     with pool() if scheduler is None else cluster(scheduler) as executor:
         futures = {executor.submit(execute, job): job for job in jobs}
         for future in as_completed(futures):
+            job = futures.pop(future)
             try:
-                store(futures[future], future.result())
+                store(job, future.result())
             except Failed as failure:
                 failures.append(failure.message)
+            except Exception as error:  # Dask's own: its workers died, or cannot run the task
+                if scheduler is None:
+                    raise
+                failures.append(f"{job.chapter}: {said(type(error).__name__, str(error))}")
+            # Dask runs a result that somebody still holds again when its worker is lost.
+            del future
     return failures
 
 
@@ -89,6 +96,8 @@ def cluster(address: str) -> Iterator[Executor]:
         why = one_line(str(error)) or type(error).__name__
         raise BadInput(f"no Dask scheduler answers at {address}: {why}") from None
     with client:
+        if not client.nthreads():
+            progress.update("sweep", f"waiting for the first worker of {address}")
         yield client.get_executor(pure=False)
 
 

@@ -67,4 +67,5 @@ def variants(
 
 
 def in_words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "at the defaults"
+    words = (f"{name} {'empty' if value == '' else value}" for name, value in values.items())
+    return ", ".join(words) or "at the defaults"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from lla_helpers.book.sweep import Variant
 from lla_helpers.book.verdicts import claims_of
 
 FAILED = "failed"
+MOST_NAMED = 60  # variants that a figure has room to name
+OUTCOMES = ("holds", "open", "fails")
 COLORS = {"holds": "#009E73", "fails": "#D55E00", "open": "#0072B2"}
 MARKERS = {"holds": "o", "fails": "X", "open": "s"}
 
@@ -76,10 +79,16 @@ def as_csv(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def figure(found: Sequence[Mapping[str, Any]], variants: Sequence[str], names) -> bytes | None:
-    """A panel a condition: its number with its interval in every variant, and the rule's bound."""
+def figure(
+    found: Sequence[Mapping[str, Any]], variants: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> bytes | None:
+    """A panel a condition: its number with its interval in every variant, and the rule's bound.
+
+    variants: the values of `names` in each of them, from top to bottom.
+    """
+    labels = [", ".join(str(values[n]) for n in names) for values in variants]
     panels: dict[tuple[str, str], list[tuple[int, Mapping[str, Any]]]] = {}
-    place = {name: i for i, name in enumerate(variants)}
+    place = {in_words(values): i for i, values in enumerate(variants)}
     for record in found:
         if record.get("value") is not None:
             where = place[in_words({n: record[n] for n in names})]
@@ -88,8 +97,9 @@ def figure(found: Sequence[Mapping[str, Any]], variants: Sequence[str], names) -
         return None
     from matplotlib.figure import Figure
 
-    height = 1.6 + 0.24 * len(variants)
-    fig = Figure(figsize=(7.2, height * len(panels)), dpi=110, layout="constrained")
+    named = len(variants) <= MOST_NAMED
+    height = 1.6 + 0.24 * min(len(variants), MOST_NAMED)
+    fig = Figure(figsize=(5.2, height * len(panels)), dpi=130, layout="constrained")
     axes = fig.subplots(len(panels), 1, squeeze=False)[:, 0]
     for ax, ((claim, what), points) in zip(axes, panels.items(), strict=True):
         for where, r in points:
@@ -98,11 +108,13 @@ def figure(found: Sequence[Mapping[str, Any]], variants: Sequence[str], names) -
             ax.plot([low, high], [where, where], lw=1.5, color=style["color"])
             ax.plot(r["value"], where, ls="", ms=6, **style)
         ax.axvline(points[0][1]["bound"], color="black", lw=1, ls="--")
-        ax.set_yticks(range(len(variants)), variants, fontsize=8)
+        ax.set_ylabel(", ".join(names))
+        if named:
+            ax.set_yticks(range(len(variants)), labels, fontsize=9)
         ax.set_ylim(len(variants) - 0.5, -0.5)
         ax.set_title(f"{claim}: {what}", fontsize=10, loc="left")
         ax.grid(axis="x", alpha=0.25)
-        for outcome in ("holds", "open", "fails"):
+        for outcome in OUTCOMES:
             ax.plot([], [], ls="", marker=MARKERS[outcome], color=COLORS[outcome], label=outcome)
         ax.legend(fontsize=8, frameon=False, loc="best")
     picture = io.BytesIO()
@@ -122,7 +134,7 @@ def page(
     )
     rows = [shown(record, names) for record in found]
     table = tables.as_html("every variant and its claims", header(names), rows)
-    cells = [markdown("sweep-title", intro)]
+    cells = [markdown("sweep-title", f"{intro}\n{in_short(found)}\n")]
     if picture is not None:
         said = {
             "figure": {
@@ -149,6 +161,23 @@ def page(
     return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 
+def in_short(found: Sequence[Mapping[str, Any]]) -> str:
+    """How often each rule held, as a table; nothing where no claim was judged."""
+    counts: dict[tuple[str, str], Counter] = {}
+    for record in found:
+        if record.get("outcome"):
+            counts.setdefault((record["claim"], record["what"]), Counter())[record["outcome"]] += 1
+    # The counts come before the rules, which are long: a phone shows the left of a table.
+    rows = [
+        (claim, *(str(count[o]) for o in OUTCOMES), what) for (claim, what), count in counts.items()
+    ]
+    return (
+        tables.as_html("how often each rule held", ("claim", *OUTCOMES, "rule"), rows)
+        if rows
+        else ""
+    )
+
+
 def markdown(name: str, text: str) -> dict:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
 
@@ -163,8 +192,8 @@ def write_outcome(
     """Write results.csv, results.png and the page; returns the table as text and the page."""
     names = names_of(variants, defaults)
     found = records(variants, defaults)
-    labels = [in_words({n: v.values.get(n, defaults[n]) for n in names}) for v in variants]
-    picture = figure(found, labels, names)
+    moving = [{n: v.values.get(n, defaults[n]) for n in names} for v in variants]
+    picture = figure(found, moving, names)
     write_whole(folder / "results.csv", as_csv(found, names))
     if picture is not None:
         write_whole(folder / "results.png", picture)

@@ -27,10 +27,11 @@ class Progress:
     def finish(self, name: str, state: str) -> None:
         """The last word on `name`, which stays on the screen."""
         with self.lock:
-            seconds = time.monotonic() - self.started.pop(name, time.monotonic())
+            started = self.started.pop(name, None)
+            took = "" if started is None else f" after {time.monotonic() - started:.0f} s"
             self.erase()
             self.running.pop(name, None)
-            print(f"{name}: {state} after {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"{name}: {state}{took}", file=sys.stderr, flush=True)
             self.draw()
 
     def result(self, text: str) -> None:

@@ -55,19 +55,18 @@ def run_sweep(
 
     A variant that fails leaves the others running, and is tried again by the next call.
     """
-    stamp = Stamper(book).stamp(chapter, chapter.load())["stamp"]
-    found = [Variant(values, folder / f"{slug(values)}.ipynb") for values in grid]
-    waiting = [v for v in found if stamp_of(v.notebook) != stamp]
-    done = len(found) - len(waiting)
+    stamp, found, left = unfinished(book, chapter, grid, folder)
+    done = len(found) - len(left)
     if done:
-        progress.finish("sweep", f"{done} of {len(found)} variants are there already,")
+        progress.finish("sweep", f"{done} of {len(found)} variants are there already")
     # A job tells its own name when it fails; here the values are what tells it from others.
+    shared = {n: value for n, value in grid[0].items() if all(v.get(n) == value for v in grid)}
     jobs = {
-        f"{chapter.name} ({in_words(v.values)})": (
+        f"{chapter.name} ({in_words(own(v.values, shared))})": (
             v,
             replace(job_for(book, chapter, v.values), memory=memory),
         )
-        for v in waiting
+        for v in left
     }
 
     def store(job: Job, content: bytes) -> None:
@@ -84,6 +83,20 @@ def run_sweep(
     failed = {jobs[name][0].notebook: text.removeprefix(name) for name, text in why.items()}
     progress.finish("sweep", f"{done} of {len(found)} variants done")
     return [replace(v, why=failed.get(v.notebook, "").lstrip(",: ")) for v in found]
+
+
+def unfinished(
+    book: Book, chapter: Chapter, grid: Sequence[Mapping[str, Any]], folder: Path
+) -> tuple[str, list[Variant], list[Variant]]:
+    """The stamp of what is run now, every variant of the grid, and those that do not carry it."""
+    stamp = Stamper(book).stamp(chapter, chapter.load())["stamp"]
+    found = [Variant(values, folder / f"{slug(values)}.ipynb") for values in grid]
+    return stamp, found, [v for v in found if stamp_of(v.notebook) != stamp]
+
+
+def own(values: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that not all variants have; all of them where that leaves none."""
+    return {n: v for n, v in values.items() if n not in shared} or dict(values)
 
 
 def stamp_of(path: Path) -> str | None:
