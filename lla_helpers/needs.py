@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -34,6 +34,7 @@ from lla_helpers.bring import (
 from lla_helpers.data import load_digits
 from lla_helpers.hessian import suitable_chunk
 from lla_helpers.models import mlp
+from lla_helpers.torchvision_data import load_torchvision
 
 GIB = 2**30
 PROCESS = 0.4  # GiB of a kernel with PyTorch and Matplotlib
@@ -249,10 +250,31 @@ def orthogonalisation(size: int, device: str, vectors: int = 4) -> float:
     return once / vectors
 
 
+def sets_of(every: Sequence[Mapping[str, Any]]) -> str:
+    """The sets of torchvision that some values name, and the sentence that a run would end with."""
+    values = [v for values in every for v in values.values()]
+    items = [item for v in values for item in (v if isinstance(v, list) else [v])]
+    named = [name for name in SETS if name in items]
+    missing: dict[str, Exception] = {}
+    for name in named:
+        try:
+            load_torchvision(name, train_samples=1, test_samples=1)
+        except (FileNotFoundError, ValueError) as error:
+            missing[name] = error
+    if not missing:
+        return f"{', '.join(named)}: there" if named else ""
+    megabytes = sum(SETS[name][3] for name in missing)
+    error = next(iter(missing.values()))
+    size = f"{megabytes} MB to download"
+    return f"{', '.join(missing)}: not there, {size}; a run would end with: {error}"
+
+
 def main(chapter: str) -> None:
     torch.set_num_threads(int(os.environ.get("LLA_THREADS", "1")))
     every = json.load(sys.stdin)
-    answer = {"yardstick": yardstick(), "needs": []}
+    answer = {"yardstick": yardstick(), "needs": [], "sets": ""}
+    if chapter != "your_model":  # which says more of its one data set
+        answer["sets"] = sets_of(every)
     if chapter == "your_model":
         answer["needs"] = [your_model(values) for values in every]
     print(json.dumps(answer))

@@ -10,7 +10,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = dict(
-    re.findall(r"^\| \{ref\}`ch-([a-z-]+)` \|.*\| (\d+) \|$", (ROOT / "course.md").read_text(), re.M)
+    re.findall(
+        r"^\| \{ref\}`ch-([a-z-]+)` \|.*\| (\d+) \|$", (ROOT / "course.md").read_text(), re.M
+    )
 )
 COSTS = yaml.safe_load((ROOT / "chapters" / "costs.yml").read_text())
 

@@ -78,3 +78,12 @@ def test_the_module_answers_in_json():
     found = json.loads(answer.stdout)
     assert found["needs"] == []
     assert 0.01 < found["yardstick"] < 10
+
+
+def test_sets_that_are_not_there_are_named_with_their_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLA_DATA", str(tmp_path))
+    assert needs.sets_of([{"others": ["fonts"], "seed": 0}]) == ""
+    said = needs.sets_of([{"others": ["fonts", "mnist"]}, {"others": ["svhn"]}])
+    assert said.startswith(
+        "mnist, svhn: not there, 258 MB to download; a run would end with: mnist"
+    )

@@ -27,6 +27,10 @@ from lla_helpers.book.values import load_yaml
 SCALED = (
     "rough: the times at the defaults, scaled part by part (chapters/costs.yml), and by a yardstick"
 )
+OTHERWISE = (
+    "torchvision's sets take other networks than chapters/costs.yml knows; "
+    "`run your_model -p model resnet18 -p data cifar10 --dry-run` tells what one of them needs"
+)
 TIMED = "rough, at most: one product on a few samples, timed here and multiplied"
 
 
@@ -56,10 +60,11 @@ def needs_of(
         return [Needs(**found, how=TIMED) for found in answer["needs"]]
     costs = load_yaml(book.root / "chapters" / "costs.yml")
     slower = answer["yardstick"] / costs["yardstick"]
-    rows = {"data": shipped(book, chapter)}
+    rows = {"data": "; ".join(filter(None, (shipped(book, chapter), answer["sets"])))}
     cost = costs.get(chapter.name)
-    if cost is None:
-        return [Needs(how="chapters/costs.yml does not have it", rows=rows) for _ in points]
+    if cost is None or answer["sets"]:
+        how = OTHERWISE if answer["sets"] else "chapters/costs.yml does not have it"
+        return [Needs(how=how, rows=rows) for _ in points]
     return [
         Needs(
             seconds=slower

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = {chapter.name: chapter for chapter in Book(ROOT).chapters()}
 COSTS = load_yaml(ROOT / "chapters" / "costs.yml")
 
-ANSWER = 'import json, sys\nprint(json.dumps({"yardstick": 0.6, "needs": []}))\n'
+ANSWER = 'import json, sys\nprint(json.dumps({"yardstick": 0.6, "needs": [], "sets": ""}))\n'
 TINY_COSTS = """
 yardstick: 0.2
 alpha:
@@ -113,7 +113,7 @@ def test_every_preset_is_valid_and_both_are_there(name):
 @pytest.mark.parametrize("name", [n for n in CHAPTERS if n != "your_model"])
 def test_every_paper_preset_has_a_dry_run(name, monkeypatch):
     """The yardstick is taken as read: it is timed in tests/test_needs.py."""
-    same = {"yardstick": COSTS["yardstick"], "needs": []}
+    same = {"yardstick": COSTS["yardstick"], "needs": [], "sets": ""}
     monkeypatch.setattr(dry, "asked", lambda *_: same)
     chapter = CHAPTERS[name]
     parameters = parameters_of(chapter.load(), name)
