@@ -35,7 +35,8 @@ def test_one_seed_one_network(optimizer, dropout):
         torch.manual_seed(outside)
         state = torch.get_rng_state()
         model = net(dropout)
-        history = train(model, X, Y, epochs=3, lr=0.01, optimizer=optimizer, seed=seed)
+        options = {"lr": 0.01, "batch_size": 25, "optimizer": optimizer}
+        history = train(model, X, Y, epochs=3, seed=seed, **options)
         assert torch.equal(state, torch.get_rng_state())
         assert len(history) == 3 and not model.training
         trained.append((weights(model), history))

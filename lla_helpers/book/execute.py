@@ -68,6 +68,7 @@ def pool() -> Iterator[Executor]:
     """The executor for chapters. Threads, because the work is done by their kernels."""
     from lla_helpers.book import kernels  # loads papermill, which `list` and `check` do without
 
+    kernels.warm_up()
     executor = ThreadPoolExecutor(positive("LLA_WORKERS", min(2, os.cpu_count() or 1)))
     kernels.stopping.clear()
     try:

@@ -83,6 +83,16 @@ def run_notebook(
     )
 
 
+def warm_up() -> None:
+    """Make one manager and one client of a kernel, and start none.
+
+    The first of a kind looks up the classes that its traits name as strings, and two threads that
+    do so at the same time can fail.
+    """
+    manager = Client(nbformat.v4.new_notebook()).create_kernel_manager()
+    manager.client()
+
+
 def limited(memory: float | None) -> list[str]:
     """The argument by which a kernel bounds its own memory, in GiB, before its first cell."""
     if memory is None:
