@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbclient import NotebookClient
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.execute import execute_notebook
@@ -89,7 +90,7 @@ def warm_up() -> None:
     The first of a kind looks up the classes that its traits name as strings, and two threads that
     do so at the same time can fail.
     """
-    manager = Client(nbformat.v4.new_notebook()).create_kernel_manager()
+    manager = NotebookClient(nbformat.v4.new_notebook()).create_kernel_manager()
     manager.client()
 
 
