@@ -574,6 +574,7 @@ print(sum(b == a for a, b in itertools.pairwise(counts[-31:])))
 """
 
 
+# Other C libraries have other rules for what they hand back; elsewhere there is nothing to test.
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about the GNU C library's malloc")
 def test_products_use_again_what_they_freed():
     """Of thirty products some ten need no new page without `keep_freed_memory`, most with it."""
