@@ -73,8 +73,8 @@ def assess(density: SpectralDensity, *, classes: int = 10, n: float = 0.5) -> As
     )
     said.append(
         f"Verdict: r_e and K_H{n:g} may be compared with models measured with the same data, "
-        "steps and probes; a difference counts beyond two joint standard errors. Alone they say "
-        "nothing about generalisation."
+        "steps and probes; a difference counts beyond two standard errors, of probes and of "
+        "samples together. Alone they say nothing about generalisation."
         if applicable
         else f"Verdict: not applicable; {advice(kind, c.negative_share)}."
     )

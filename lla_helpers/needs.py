@@ -152,7 +152,7 @@ def memory_of(values: Mapping[str, Any], m: Measured) -> dict[str, float]:
     graphs = one * min(kept + 1, count)
     top = min(values["top"], m.size)
     krylov = vector * (min(m.size, max(2 * top + 20, 40)) + top)
-    lanczos = min(cap, 4 * vector * min(values["steps"], m.size))
+    lanczos = min(cap - graphs, 4 * vector * min(values["steps"], m.size))  # the rest is on disk
     peak = 2 * m.samples * m.sample_bytes + 2 * graphs + max(krylov, lanczos) + 10 * vector
     return {"total": PROCESS + peak / GIB, "kept": kept / count}
 

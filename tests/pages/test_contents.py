@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from bs4 import BeautifulSoup
 
 from tests.pages.conftest import toc
 
@@ -52,3 +55,11 @@ def test_links_within_the_book_lead_somewhere(book, name):
         elif there.suffix == ".html" and unquote(parts.fragment) not in Links(there).anchors:
             dead.append(target)
     assert not dead
+
+
+def test_no_table_is_shown_as_its_source(book, name):
+    """The rule below a header, in dashes or what smart quotes make of them, outside of code."""
+    soup = BeautifulSoup((book / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    for code in soup.select("pre, code, script"):
+        code.decompose()
+    assert re.findall(r"\|\s*:?(?:–|--)", soup.get_text()) == []
