@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.stats import wasserstein_distance
 
 from benchmarks import nets
-from benchmarks.timing import fastest, interleaved, ratio, spread
+from benchmarks.timing import apart, fastest, interleaved, ratio, spread
 from lla_helpers import Hessian, slq
 from tests.traps.adapter import Adapter, Ours, Run, array
 from tests.traps.problems import Problem, exact_hessian
@@ -47,40 +48,42 @@ def settings(adapters: list[Adapter], problem: Problem, tuned: list[int]) -> lis
             continue
         if not hasattr(adapter, "default_steps") or adapter.name == "PyHessian":
             continue  # as it is on PyPI it has no density on PyTorch 2; the mended one is there
-
-        def call(seed, probes, steps, adapter=adapter):
-            own = nets.fresh(problem)
-            adapter.prepare(own)
-            return adapter.slq(own, steps, probes, seed)
-
         for steps in sorted({adapter.default_steps, *tuned}):
             default = steps == adapter.default_steps
-            found.append(
-                Setting(adapter.name, f"{adapter.name}, {steps} steps", default, at(call, steps))
-            )
+            call = partial(peer_runs, adapter, problem, steps)
+            found.append(Setting(adapter.name, f"{adapter.name}, {steps} steps", default, call))
     return found
 
 
 def ours(problem: Problem, tuned: list[int]) -> list[Setting]:
-    def call(seed, probes, steps, deflate=0):
-        own = nets.fresh(problem)
-        density = slq(
-            Hessian(own.model, own.loss, own.batches), steps, probes, seed=seed, deflate=deflate
-        )
-        return list(zip(density.nodes, density.weights, strict=True))
-
     plain = [
-        Setting(OURS, f"{OURS}, {m} steps", m == 80, at(call, m)) for m in sorted({80, *tuned})
+        Setting(OURS, f"{OURS}, {m} steps", m == 80, partial(our_runs, problem, m, 0))
+        for m in sorted({80, *tuned})
     ]
     deflated = [
-        Setting(OURS, f"{OURS}, {m} steps, {k} deflated", False, at(call, m, k))
+        Setting(OURS, f"{OURS}, {m} steps, {k} deflated", False, partial(our_runs, problem, m, k))
         for m, k in ((20, 10), (40, 10))
     ]
     return plain + deflated
 
 
-def at(call, *fixed) -> Call:
-    return lambda seed, probes: call(seed, probes, *fixed)
+def peer_runs(adapter: Adapter, problem: Problem, steps: int, seed: int, probes: int) -> list[Run]:
+    own = nets.fresh(problem)
+    adapter.prepare(own)
+    return adapter.slq(own, steps, probes, seed)
+
+
+def our_runs(problem: Problem, steps: int, deflate: int, seed: int, probes: int) -> list[Run]:
+    own = nets.fresh(problem)
+    op = Hessian(own.model, own.loss, own.batches)
+    density = slq(op, steps, probes, seed=seed, deflate=deflate)
+    return list(zip(density.nodes, density.weights, strict=True))
+
+
+def first_seed(call: Call, probes: int) -> Callable[[], object]:
+    """The call that is timed, once done: imports, and what PyTorch sets up once."""
+    call(0, 1)
+    return partial(call, 0, probes)
 
 
 def to_exact(runs: list[Run], exact: np.ndarray) -> float:
@@ -114,7 +117,7 @@ def time_to_accuracy(
 ) -> dict:
     problem = nets.make(NET, epochs=20)
     exact = np.linalg.eigvalsh(exact_hessian(problem).numpy())
-    rows, calls = {}, {}
+    rows, makes = {}, {}
     for setting in settings(adapters, problem, tuned):
         k, distances = probes_needed(setting, exact, seeds, most, tell)
         rows[setting.label] = {
@@ -125,8 +128,9 @@ def time_to_accuracy(
             "worst": max(distances),
         }
         if k is not None:
-            calls[setting.label] = lambda s=setting, k=k: s.call(0, k)
-    found = interleaved(calls, rounds, tell=tell)
+            makes[setting.label] = partial(first_seed, setting.call, k)
+    with apart(makes) as timers:
+        found = interleaved(timers, rounds, tell=tell)
     for label, values in found.items():
         rows[label]["seconds"] = spread(values)
     mine = [label for label in found if rows[label]["library"] == OURS]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, linearize, vmap
 
+from lla_helpers.hessian import keep_freed_memory
 from tests.traps.problems import Problem
 
 Work = Callable[[Tensor], list]
@@ -31,6 +32,12 @@ def retained(problem: Problem) -> Work:
         torch.autograd.grad(slopes, problem.chosen, problem.split(u), retain_graph=True)
         for u in v.T
     ]
+
+
+def retained_in_kept_memory(problem: Problem) -> Work:
+    """The same, after the allocator was asked to keep what is freed, as this package does."""
+    keep_freed_memory()
+    return retained(problem)
 
 
 def rebuilt(problem: Problem) -> Work:
@@ -81,6 +88,7 @@ def linearized_block(problem: Problem) -> Work:
 IMITATIONS = {
     "gradient": (gradient, 1),
     "retained graph": (retained, 1),
+    "retained graph, freed memory kept": (retained_in_kept_memory, 1),
     "rebuilt graph": (rebuilt, 1),
     "jvp of gradient": (forward_over_reverse, 1),
     "linearize": (linearized, 1),

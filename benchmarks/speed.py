@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from benchmarks import nets
 from benchmarks.imitations import IMITATIONS
-from benchmarks.timing import Seconds, fastest, interleaved, ratio, spread
+from benchmarks.timing import Call, Seconds, apart, fastest, interleaved, ratio, spread
 from lla_helpers import Hessian
 from lla_helpers import slq as our_slq
 from tests.traps.adapter import Adapter, NotOffered, Ours
@@ -17,53 +18,64 @@ from tests.traps.problems import Problem
 OURS = Ours.name
 BLOCK = 8
 
+# name: (what makes the call in its process, the vectors in a call)
+Makes = dict[str, tuple[Callable[[], Call], int]]
+
 
 def vectors(problem: Problem, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(problem.size, count, generator=generator)
 
 
-def product_calls(
-    problem: Problem, adapters: list[Adapter], batches=None
-) -> dict[str, tuple[Callable[[], object], int]]:
-    """name: (one prepared call, the vectors in it). Ours takes the columns that slq would send."""
-    calls = {}
+def our_product(problem: Problem, count: int) -> Call:
+    op = Hessian(problem.model, problem.loss, problem.batches)
+    v = vectors(problem, count).T.contiguous().T  # each vector in one piece, as in slq
+    return lambda: op @ v
+
+
+def product(adapter: Adapter, problem: Problem, count: int) -> Call:
+    adapter.prepare(problem)
+    multiply, v = adapter.operator(problem), vectors(problem, count)
+    v = v[:, 0] if count == 1 else v
+    return lambda: multiply(v)
+
+
+def imitation(name: str, problem: Problem) -> Call:
+    make, count = IMITATIONS[name]
+    work, v = make(problem), vectors(problem, count)
+    return lambda: work(v)
+
+
+def product_makes(problem: Problem, adapters: list[Adapter]) -> Makes:
+    """Prepared products. Ours takes as many columns as slq would send."""
+    makes: Makes = {}
     for adapter in adapters:
         if adapter.name.endswith("mended"):
             continue  # it differs in the density alone
-        own = nets.fresh(problem, batches)
-        adapter.prepare(own)
         if isinstance(adapter, Ours):
-            op = Hessian(own.model, own.loss, own.batches)
-            v = vectors(own, op.block_size).T.contiguous().T  # each vector in one piece, as in slq
-            calls[OURS] = (lambda op=op, v=v: op @ v, v.shape[1])
+            own = nets.fresh(problem)
+            count = Hessian(own.model, own.loss, own.batches).block_size
+            makes[OURS] = partial(our_product, problem, count), count
             continue
-        product, v = adapter.operator(own), vectors(own, 1)[:, 0]
-        calls[adapter.name] = (lambda product=product, v=v: product(v), 1)
+        makes[adapter.name] = partial(product, adapter, problem, 1), 1
         if adapter.columns:
-            block = vectors(own, BLOCK)
-            calls[f"{adapter.name}, {BLOCK} columns"] = (
-                lambda product=product, v=block: product(v),
-                BLOCK,
-            )
-    return calls
+            columns = f"{adapter.name}, {BLOCK} columns"
+            makes[columns] = partial(product, adapter, problem, BLOCK), BLOCK
+    return makes
 
 
-def imitation_calls(
-    problem: Problem, only: str | None = None
-) -> dict[str, tuple[Callable[[], object], int]]:
-    calls = {}
-    for name, (make, count) in IMITATIONS.items():
-        if only and name != only:
-            continue
-        work, v = make(nets.fresh(problem)), vectors(problem, count)
-        calls[name] = (lambda work=work, v=v: work(v), count)
-    return calls
+def imitation_makes(problem: Problem, only: str | None = None) -> Makes:
+    return {
+        name: (partial(imitation, name, problem), count)
+        for name, (_, count) in IMITATIONS.items()
+        if only in (None, name)
+    }
 
 
-def per_vector(calls: dict, rounds: int, least_seconds: float, tell) -> Seconds:
-    found = interleaved({n: c for n, (c, _) in calls.items()}, rounds, least_seconds, tell)
-    return {name: [s / calls[name][1] for s in values] for name, values in found.items()}
+def per_vector(makes: Makes, rounds: int, least_seconds: float, tell) -> Seconds:
+    with apart({name: make for name, (make, _) in makes.items()}) as timers:
+        found = interleaved(timers, rounds, least_seconds, tell)
+    return {name: [s / makes[name][1] for s in values] for name, values in found.items()}
 
 
 def summary(found: Seconds, base: str | None = None) -> dict:
@@ -86,8 +98,8 @@ def products(adapters, names, rounds: int, least_seconds: float, tell, bare=Fals
     for name in names:
         problem = nets.make(name)
         only = "gradient" if bare else None
-        calls = product_calls(problem, adapters) | imitation_calls(problem, only)
-        found = per_vector(calls, rounds, least_seconds, lambda t, n=name: tell(f"{n}: {t}"))
+        makes = product_makes(problem, adapters) | imitation_makes(problem, only)
+        found = per_vector(makes, rounds, least_seconds, lambda t, n=name: tell(f"{n}: {t}"))
         results[name] = summary(found, "gradient")
     return results
 
@@ -100,28 +112,30 @@ def loaders(adapters, names, rounds: int, least_seconds: float, tell) -> dict:
         for size in (64, 256):
             for kind, held in (("loader", nets.loader), ("list", nets.in_batches)):
                 label = f"{name}, {kind} of {size}"
-                calls = product_calls(problem, adapters, held(problem, size))
+                makes = product_makes(nets.fresh(problem, held(problem, size)), adapters)
                 found = per_vector(
-                    calls, rounds, least_seconds, lambda t, n=label: tell(f"{n}: {t}")
+                    makes, rounds, least_seconds, lambda t, n=label: tell(f"{n}: {t}")
                 )
                 results[label] = summary(found)
     return results
 
 
-def slq_call(adapter: Adapter, problem: Problem, steps: int, probes: int) -> Callable[[], object]:
+def whole_slq(adapter: Adapter, problem: Problem, steps: int, probes: int) -> Call:
     """A whole SLQ from the bare model: what the library prepares is part of it."""
 
-    def call():
+    def call(steps=steps, probes=probes):
         own = nets.fresh(problem)
         adapter.prepare(own)
         if isinstance(adapter, Ours):
             return our_slq(Hessian(own.model, own.loss, own.batches), steps, probes)
         return adapter.slq(own, steps, probes)
 
+    call(2, 1)  # imports, and what PyTorch sets up once
     return call
 
 
-def drawn_call(adapter: Adapter, problem: Problem, steps: int, probes: int):
+def whole_drawing(adapter: Adapter, problem: Problem, steps: int, probes: int) -> Call:
+    adapter.plotted(nets.fresh(problem), 2, 1)
     return lambda: adapter.plotted(nets.fresh(problem), steps, probes)
 
 
@@ -130,16 +144,18 @@ def whole(adapters, names, rounds: int, steps: int, probes: int, tell) -> dict:
     results = {}
     for name in names:
         problem = nets.make(name)
-        calls = {}
+        makes = {}
         for adapter in adapters:
             try:
                 adapter.slq(nets.fresh(problem), 2, 1)
             except (NotOffered, RuntimeError) as error:
                 tell(f"{adapter.name} has no SLQ here: {str(error).splitlines()[0]}")
                 continue
-            calls[adapter.name] = slq_call(adapter, problem, steps, probes)
+            makes[adapter.name] = partial(whole_slq, adapter, problem, steps, probes)
             if adapter.name == "curvlinops":
-                calls["curvlinops with bounds"] = drawn_call(adapter, problem, steps, probes)
-        found = interleaved(calls, rounds, tell=lambda t, n=name: tell(f"{n}: {t}"))
+                drawing = partial(whole_drawing, adapter, problem, steps, probes)
+                makes["curvlinops with bounds"] = drawing
+        with apart(makes) as timers:
+            found = interleaved(timers, rounds, tell=lambda t, n=name: tell(f"{n}: {t}"))
         results[name] = {**summary(found), "steps": steps, "probes": probes}
     return results

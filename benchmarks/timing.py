@@ -1,29 +1,107 @@
 """Interleaved timing: in each round everything runs once, in another order, and ratios are taken
-within the round, so that a machine that is slow for a while is slow for all."""
+within the round, so that a machine that is slow for a while is slow for all.
+
+Each call lives in a process of its own. What a library does to its process (this package asks the
+allocator to keep freed memory) then speeds up, or slows down, nobody else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import torch
 
 Seconds = dict[str, list[float]]
+Call = Callable[[], object]
+Timer = Callable[[int], float]  # repeats -> seconds of one call
 
 # "cpu" counts this process's processor time, which other work on the machine inflates far less; it
 # is the time that one thread takes.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-clock = CLOCKS["wall"]
+clock_name = "wall"
 
 
 def use_clock(name: str) -> None:
-    global clock
-    clock = CLOCKS[name]
+    global clock_name
+    clock_name = name
+
+
+def seconds(call: Call, repeats: int) -> float:
+    clock = CLOCKS[clock_name]
+    start = clock()
+    for _ in range(repeats):
+        call()
+    return (clock() - start) / repeats
+
+
+@contextlib.contextmanager
+def apart(makes: dict[str, Callable[[], Call]]) -> Iterator[dict[str, Timer]]:
+    """A timer for the call that each `make()` returns, made and run in a process of its own.
+
+    Raises RuntimeError with the library's words where it fails.
+    """
+    context = torch.multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    try:
+        for name, make in makes.items():
+            pipes[name], theirs = context.Pipe()
+            arguments = (theirs, make, clock_name, torch.get_num_threads())
+            process = context.Process(target=serve, args=arguments, daemon=True)
+            process.start()
+            processes.append(process)
+            theirs.close()
+        for name, pipe in pipes.items():
+            answer(pipe, name)  # that it is ready
+        yield {name: timer(pipe, name) for name, pipe in pipes.items()}
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def timer(pipe, name: str) -> Timer:
+    def ask(repeats: int) -> float:
+        pipe.send(repeats)
+        return answer(pipe, name)
+
+    return ask
+
+
+def answer(pipe, name: str) -> float:
+    try:
+        found = pipe.recv()
+    except EOFError:
+        raise RuntimeError(f"{name}: its process ended without an answer") from None
+    if isinstance(found, str):
+        raise RuntimeError(f"{name}: {found}")
+    return found
+
+
+def serve(pipe, make: Callable[[], Call], clock: str, threads: int) -> None:
+    """In its own process: make the call, then time it as often as the pipe asks."""
+    use_clock(clock)
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            call = make()
+            pipe.send(0.0)
+            while True:
+                pipe.send(seconds(call, pipe.recv()))
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        except KeyboardInterrupt:
+            pass
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]],
+    timers: dict[str, Timer],
     rounds: int,
     least_seconds: float = 0.0,
     tell: Callable[[str], None] = lambda text: None,
@@ -32,27 +110,20 @@ def interleaved(
 
     Where `least_seconds` is positive, one call beforehand warms up and says how often to repeat.
     """
-    repeats = {name: 1 for name in calls}
+    repeats = {name: 1 for name in timers}
     if least_seconds > 0:
-        for name, call in calls.items():
+        for name, taken in timers.items():
             tell(f"warming up: {name}")
-            call()
-            repeats[name] = max(1, round(least_seconds / max(seconds(call, 1), 1e-6)))
-    order, shuffled = list(calls), random.Random(0)
-    found: Seconds = {name: [] for name in calls}
+            taken(1)
+            repeats[name] = max(1, round(least_seconds / max(taken(1), 1e-6)))
+    order, shuffled = list(timers), random.Random(0)
+    found: Seconds = {name: [] for name in timers}
     for i in range(rounds):
         shuffled.shuffle(order)
         for name in order:
             tell(f"round {i + 1} of {rounds}: {name}")
-            found[name].append(seconds(calls[name], repeats[name]))
+            found[name].append(timers[name](repeats[name]))
     return found
-
-
-def seconds(call: Callable[[], object], repeats: int) -> float:
-    start = clock()
-    for _ in range(repeats):
-        call()
-    return (clock() - start) / repeats
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:

@@ -136,9 +136,9 @@ class Hessian:
             self.block_size = max(4, self.at_once)
         else:
             self.block_size, self.at_once = block_size, min(block_size, self.at_once)
-        # Vectors go one by one where arithmetic dominates, and there our formulas pay. Not for a
-        # GGN: of a gradient's two gradients it needs one, and they would work out both.
-        self.view.layers_are_large = self.at_once == 1 and kind == "hessian"
+        # Vectors go one by one where arithmetic dominates, and there our formulas pay.
+        with plain_autograd(self.device), same_random_state(self.device):
+            self.view.layers_are_large = self.at_once == 1 and self.takes_our_layers()
         # Ranks move together: as many vectors at a time as the fullest of them has room for.
         self.block_size = -int(over_ranks(torch.tensor(-self.block_size), "max"))
         sizes = torch.tensor([self.graphs_take, each * self.batches.longest]).double()
@@ -320,6 +320,22 @@ class Hessian:
             return self.view.flatten(first_pass.product(self.view.unflatten(vectors[0])))[None]
         k = len(vectors)
         return self.view.flatten(first_pass.product(self.view.unflatten(vectors), block=k), (k,))
+
+    def takes_our_layers(self) -> bool:
+        """Is a product through our layers, on a few samples, the one through PyTorch's?
+
+        Checkpoints rebuild what they find; hooks may do anything to what passes between layers.
+        """
+        v = torch.linspace(-1, 1, self.view.size, dtype=self.dtype, device=self.device)
+        found = []
+        for ours in (False, True):
+            self.view.layers_are_large = ours
+            try:
+                found.append(self.multiplied(self.first_pass(*self.sample(4)), v[None]))
+            except (RuntimeError, ValueError, TypeError):
+                return False
+        theirs, ours = found
+        return bool((ours - theirs).norm() <= torch.finfo(self.dtype).eps ** 0.5 * theirs.norm())
 
     @cached_property
     def takes_blocks(self) -> bool:

@@ -1,15 +1,18 @@
-"""Convolution and ReLU, with the gradients of their gradients by the shortest way.
+"""Linear layers, convolutions and ReLU, with the gradients of their gradients by the shortest way.
 
 Double backward walks each layer four times: its output, its gradient, and both of those backwards.
 PyTorch knows a gradient of every gradient, but where it is rarely asked for one it may take the
 long way round: it differentiates the gradient by a convolution's weights as a convolution with an
-image-sized kernel, and gives a ReLU zeros to add to what comes back, as large as the layer. The
-formulas here use the same kernels as training does.
+image-sized kernel, gives a ReLU zeros to add to what comes back, as large as the layer, and adds
+up in separate passes what a matrix product could have added to its result. The formulas here use
+the same kernels as training does, and write over what is theirs.
 
 They repay themselves where a layer is large; a walk through small layers is mostly its starting.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,51 @@ from torch.autograd import Function
 aten = torch.ops.aten
 CONVOLUTIONS = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
 RECTIFIERS = (nn.functional.relu, torch.relu, Tensor.relu)
+
+
+class Matrix:
+    """x w^T of a linear layer: x is (N, inputs), w is (outputs, inputs)."""
+
+    def __call__(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return nn.functional.linear(x, w, b)
+
+    def add(self, total: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return total.addmm_(x, w.T)
+
+    def gradients(self, g: Tensor, x: Tensor, w: Tensor, needed) -> list[Tensor | None]:
+        to_x, to_w, to_b = needed
+        return [g @ w if to_x else None, g.T @ x if to_w else None, g.sum(0) if to_b else None]
+
+    def add_by_x(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return total.addmm_(g, w)
+
+    def add_by_w(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return total.addmm_(g.T, x)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """x * w; `how` is stride, padding, dilation, transposed, output padding, groups."""
+
+    how: tuple
+
+    def __call__(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return aten.convolution(x, w, b, *self.how)
+
+    def add(self, total: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return total.add_(self(x, w))
+
+    def gradients(self, g: Tensor, x: Tensor, w: Tensor, needed) -> list[Tensor | None]:
+        return [*aten.convolution_backward(g, x, w, [len(w)], *self.how, list(needed))]
+
+    def add_by_x(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return total.add_(self.gradients(g, x, w, BY_X)[0])
+
+    def add_by_w(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return total.add_(self.gradients(g, x, w, BY_W)[1])
+
+
+BY_X, BY_W = (True, False, False), (False, True, False)
 
 
 class ReLU(Function):
@@ -35,73 +83,120 @@ class ReLU(Function):
         return aten.threshold_backward(g, y.detach(), 0)
 
 
-class Convolution(Function):
-    """y = x * w + b; `how` is stride, padding, dilation, transposed, output padding, groups."""
+class Layer(Function):
+    """y = x * w + b, for a product `by` that is linear in x and in w; then max(y, 0), if `y` is it.
+
+    y holds what came out, for a layer whose ReLU is known only after it was evaluated.
+
+    A walk of the gradient's graph comes here last, when it already was at the layer's gradient.
+    That owes the layer a term by x and one by w, and hands over their factors instead, as if they
+    were the derivatives by three outputs more, all zero: so the terms are added as they are made.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, w: Tensor, b: Tensor | None, how: tuple) -> Tensor:
-        ctx.save_for_backward(x, w)
-        ctx.how = how
-        return aten.convolution(x, w, b, *how)
+    def forward(ctx, x: Tensor, w: Tensor, b: Tensor | None, by, y: Tensor | None = None) -> tuple:
+        out = by(x, w, b) if y is None else y
+        owed = [out.new_zeros(()).expand_as(t) for t in (out, x, w)]
+        ctx.save_for_backward(x, w, y, *owed)
+        ctx.by = by
+        ctx.set_materialize_grads(False)
+        return out, *owed
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple:
-        x, w = ctx.saved_tensors
-        return *ConvolutionGradient.apply(g, x, w, ctx.how, ctx.needs_input_grad[:3]), None
+    def backward(ctx, g: Tensor | None, error, vx: Tensor | None, vw: Tensor | None) -> tuple:
+        x, w, y, *owed = ctx.saved_tensors
+        by, needed = ctx.by, ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            return *LayerGradient.apply(g, x.detach(), w, y, by, needed, *owed), None, None
+        found = [None] * 3
+        if g is not None:
+            g = g if y is None else aten.threshold_backward(g, y, 0)
+            found = by.gradients(g, x, w, needed)
+        if needed[0] and vw is not None:
+            found[0] = by.add_by_x(zero_if_none(found[0], x), error, x, vw)
+        if needed[1] and vx is not None:
+            found[1] = by.add_by_w(zero_if_none(found[1], w), error, vx, w)
+        return *found, None, None
 
 
-class ConvolutionGradient(Function):
+class LayerGradient(Function):
     """(dL/dx, dL/dw, dL/db) from g = dL/dy, those that are needed: bilinear in g and (w, x, 1)."""
 
     @staticmethod
-    def forward(ctx, g: Tensor, x: Tensor, w: Tensor, how: tuple, needed: tuple) -> tuple:
-        ctx.save_for_backward(g, x, w)
-        ctx.how = how
+    def forward(ctx, g: Tensor, x: Tensor, w: Tensor, y: Tensor | None, by, needed, *owed) -> tuple:
+        g = g if y is None else aten.threshold_backward(g, y, 0)
+        ctx.save_for_backward(g, x, w, y)
+        ctx.by = by
         ctx.set_materialize_grads(False)
-        return aten.convolution_backward(g, x, w, [len(w)], *how, list(needed))
+        return tuple(by.gradients(g, x, w, needed))
 
     @staticmethod
     def backward(ctx, vx: Tensor | None, vw: Tensor | None, vb: Tensor | None) -> tuple:
-        g, x, w = ctx.saved_tensors
-        need_g, need_x, need_w = ctx.needs_input_grad[:3]
-        to_g = to_x = to_w = None
-        if need_g:
+        if torch.is_grad_enabled():  # what is ours is written over: only a wrong one could follow
+            raise RuntimeError("the layers of second_derivatives.py have no third derivative")
+        g, x, w, y = ctx.saved_tensors
+        by, to_g = ctx.by, None
+        if ctx.needs_input_grad[0]:
             if vw is not None or vb is not None:
-                weights = torch.zeros_like(w) if vw is None else vw
-                to_g = aten.convolution(x, weights, vb, *ctx.how)
+                to_g = by(x, zero_if_none(vw, w), vb)
             if vx is not None:
-                through = aten.convolution(vx, w, None, *ctx.how)
-                to_g = through if to_g is None else to_g + through
-        if need_x and vw is not None:
-            only_x = [True, False, False]
-            to_x = aten.convolution_backward(g, x, vw, None, *ctx.how, only_x)[0]
-        if need_w and vx is not None:
-            only_w = [False, True, False]
-            to_w = aten.convolution_backward(g, vx, w, None, *ctx.how, only_w)[1]
-        return to_g, to_x, to_w, None, None
+                to_g = by(vx, w) if to_g is None else by.add(to_g, vx, w)
+            if y is not None and to_g is not None:
+                aten.threshold_backward.grad_input(to_g, y, 0, grad_input=to_g)
+        return to_g, None, None, None, None, None, g, vx, vw
 
 
-OURS = (ReLU, Convolution, ConvolutionGradient)
+def zero_if_none(tensor: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if tensor is None else tensor
+
+
+OURS = (ReLU, Layer, LayerGradient)
 
 
 class ShortestWay(torch.overrides.TorchFunctionMode):
-    """Within it, convolutions and ReLUs are those above; what they do not cover stays PyTorch's."""
+    """Within it, layers and ReLUs are those above; what they do not cover stays PyTorch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.before: tuple = (None, None, None)  # the layer before: output, its version, arguments
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function in RECTIFIERS and len(args) == 1 and not kwargs.get("inplace"):
-            return ReLU.apply(args[0])
-        if function in CONVOLUTIONS and (given := convolution(*args, **kwargs)):
-            return Convolution.apply(*given)
-        return function(*args, **kwargs)
+            return self.rectified(args[0])
+        given = None
+        if function in CONVOLUTIONS:
+            given = convolution(*args, **kwargs)
+        elif function is nn.functional.linear:
+            given = linear(*args, **kwargs)
+        if given is None:
+            return function(*args, **kwargs)
+        output = Layer.apply(*given)[0]
+        self.before = output, output._version, given
+        return output
+
+    def rectified(self, x: Tensor) -> Tensor:
+        """A ReLU that follows a layer is one with it, unless somebody put a hand in between."""
+        output, version, given = self.before
+        if x is not output or x._version != version or x._backward_hooks:
+            return ReLU.apply(x)
+        return Layer.apply(*given, x.detach().clamp_min(0))[0]
+
+
+def linear(input, weight, bias=None):
+    """The arguments of `Layer`; None where the samples have more than one dimension."""
+    if not input.ndim == weight.ndim == 2 or weight.is_complex():
+        return None
+    return input, weight, bias, Matrix()
 
 
 def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """The arguments of `Convolution`; None for padding by name, and for a sample by itself."""
-    if isinstance(padding, str) or input.ndim != weight.ndim:
+    """The arguments of `Layer`; None for padding by name, and for a sample by itself."""
+    if isinstance(padding, str) or input.ndim != weight.ndim or weight.is_complex():
         return None
     sizes = [repeated(n, weight.ndim - 2) for n in (stride, padding, dilation)]
-    return input, weight, bias, (*sizes, False, [0] * (weight.ndim - 2), groups)
+    how = (*sizes, False, [0] * (weight.ndim - 2), groups)
+    return input, weight, bias, Convolution(how)
 
 
 def repeated(n: int | tuple[int, ...], times: int) -> list[int]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from lla_helpers import Hessian
 from lla_helpers.graphs import nodes
-from lla_helpers.second_derivatives import OURS, ShortestWay, convolution
+from lla_helpers.second_derivatives import Layer, LayerGradient, ReLU, ShortestWay, convolution
 from tests.reference import Flat
 
 CONVOLUTIONS = {
@@ -79,17 +79,118 @@ def test_other_dimensions(dimensions):
     assert relative_error(H.dense(), exact) < 1e-12
 
 
-def test_third_derivatives_go_through():
-    x = samples(2, 4, 4)[0].requires_grad_()
-    w = torch.randn(3, 2, 2, 2, generator=torch.Generator().manual_seed(2)).double()
-    w.requires_grad_()
+class Between(nn.Module):
+    """Two linear layers and a ReLU, and `between(z)` of what goes from the first into the ReLU."""
 
-    def gradients(x, w):
-        with ShortestWay():
-            y = nn.functional.relu(nn.functional.conv2d(x, w)).pow(3).sum()
-        return torch.autograd.grad(y, (x, w), create_graph=True)
+    def __init__(self, between):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            self.first, self.second = nn.Linear(6, 5).double(), nn.Linear(5, 5).double()
+        self.between = between
 
-    assert torch.autograd.gradgradcheck(gradients, (x, w))
+    def forward(self, x):
+        return self.second(self.between(self.second(self.first(x))))
+
+
+def reversing(z: torch.Tensor) -> torch.Tensor:
+    if z.requires_grad:
+        z.register_hook(torch.neg)
+    return torch.relu(z)
+
+
+def rectified_in_place(z: torch.Tensor) -> torch.Tensor:
+    return torch.relu_(z)
+
+
+# What passes from a layer into its ReLU may be changed, watched or used elsewhere.
+BETWEENS = {
+    "a ReLU": torch.relu,
+    "a ReLU in place": rectified_in_place,
+    "scaled in place": lambda z: torch.relu(z.mul_(1.5)),
+    "used twice": lambda z: torch.relu(z) + z.sin(),
+    "two ReLUs": lambda z: torch.relu(z) * torch.relu(z),
+    "a reversing hook": reversing,
+    "a view": lambda z: torch.relu(z.view(-1)).view_as(z),
+    "nothing": lambda z: z,
+}
+
+
+@pytest.mark.parametrize("name", BETWEENS)
+@pytest.mark.parametrize("params", [None, "first.*", "*.weight", "second.bias"], ids=str)
+def test_whatever_comes_between_a_layer_and_its_relu(name, params):
+    """The same layer is met twice, and its own output is the input of its second use."""
+    x, y = samples(6)
+    model = Between(BETWEENS[name])
+    ours, theirs = (
+        Hessian(model, nn.functional.cross_entropy, (x, y), params=params) for _ in "ab"
+    )
+    assert not theirs.view.layers_are_large
+    assert relative_error(large_layers(ours).dense(), theirs.dense()) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn"])
+def test_a_loss_without_curvature_leaves_what_the_network_has(kind):
+    """The absolute error is linear in the outputs: nothing comes back to the last layer but debts.
+
+    The Hessian is that of sum_n s_n f(x_n), and the Gauss-Newton matrix is zero.
+    """
+    x, _ = samples(6)
+    model = Between(torch.relu)
+    y = torch.zeros(5, 5, dtype=torch.float64)
+    H = large_layers(Hessian(model, nn.functional.l1_loss, (x, y), kind=kind))
+    exact = Flat(model, nn.functional.l1_loss, [(x, y)], names=H.names).hessian()
+    assert exact.norm() > 0.1
+    error = (H.dense() - (exact if kind == "hessian" else 0)).norm()
+    assert error < 1e-12 * exact.norm()
+
+
+def test_the_gauss_newton_matrix_is_that_of_pytorch():
+    model, data = network(build("padded")), samples(2, 6, 6)
+    model(data[0])
+    ours, theirs = (Hessian(model, nn.functional.cross_entropy, data, kind="ggn") for _ in "ab")
+    assert relative_error(large_layers(ours).dense(), theirs.dense()) < 1e-12
+
+
+class Checkpointed(nn.Module):
+    """Activations of the first layers are computed again in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            self.first = nn.Sequential(nn.Linear(64, 256), nn.ReLU())
+            self.last = nn.Linear(256, 10)
+
+    def forward(self, x):
+        return self.last(torch.utils.checkpoint.checkpoint(self.first, x, use_reentrant=False))
+
+
+def test_where_they_do_not_fit_in_pytorchs_are_taken():
+    """A checkpoint rebuilds the graph outside of the mode that put our layers into it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 64, generator=generator)
+    y = torch.randint(0, 10, (2000,), generator=generator)
+    model = Checkpointed()
+    H = Hessian(model, nn.functional.cross_entropy, (x, y))
+    assert H.at_once == 1 and not H.view.layers_are_large
+    plain = nn.Sequential(*model.first, model.last)
+    v = torch.randn(H.shape[0], generator=generator)
+    other = Hessian(plain, nn.functional.cross_entropy, (x, y))
+    assert other.view.layers_are_large
+    # float32: 2000 terms in another order.
+    assert relative_error(H @ v, other @ v) < 1e-5
+
+
+def test_a_third_derivative_is_an_error():
+    """What is ours is written over, so a further derivative could only be wrong."""
+    x = samples(3)[0].requires_grad_()
+    w = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    with ShortestWay():
+        y = nn.functional.linear(x, w).pow(3).sum()
+    (g,) = torch.autograd.grad(y, w, create_graph=True)
+    with pytest.raises(RuntimeError, match="no third derivative"):
+        torch.autograd.grad(g.sum(), x, create_graph=True)
 
 
 def test_what_is_not_covered_is_left_to_pytorch():
@@ -119,7 +220,7 @@ def test_they_are_used_where_layers_are_large_and_change_nothing_else():
         model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3136, 3))
     H = Hessian(model, nn.functional.cross_entropy, (x, y))
     assert H.view.layers_are_large
-    assert not Hessian(model, nn.functional.cross_entropy, (x, y), kind="ggn").view.layers_are_large
+    assert Hessian(model, nn.functional.cross_entropy, (x, y), kind="ggn").view.layers_are_large
     assert not Hessian(model, nn.functional.cross_entropy, (x[:4], y[:4])).view.layers_are_large
     v = torch.randn(H.shape[0], generator=generator)
     found = H @ v
@@ -133,8 +234,13 @@ def test_they_are_used_where_layers_are_large_and_change_nothing_else():
 def test_the_walk_is_theirs():
     """Without this, the tests above would pass with PyTorch's own derivatives, too."""
     model, data = network(build("padded")), samples(2, 6, 6)
+    model.insert(4, nn.Tanh())
+    model.insert(5, nn.ReLU())  # one that follows no layer
     model(data[0])
     H = large_layers(Hessian(model, nn.functional.cross_entropy, data))
     outputs = H.view(H.view.theta, data[0])
-    functions = {getattr(node, "_forward_cls", None) for node in nodes([outputs])}
-    assert {OURS[0], OURS[1]} <= functions
+    gradient = torch.autograd.grad(outputs.sum(), list(H.view.theta.values()), create_graph=True)
+    used = [getattr(node, "_forward_cls", None) for node in nodes([outputs])]
+    assert (used.count(Layer), used.count(ReLU)) == (3, 1)  # two ReLUs are one with their layers
+    used = [getattr(node, "_forward_cls", None) for node in nodes(gradient)]
+    assert used.count(LayerGradient) == 3

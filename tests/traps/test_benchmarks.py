@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,22 +32,53 @@ def test_imitations_are_products(name):
     assert (found.double() - exact).norm() < 1e-5 * exact.norm()
 
 
-def test_rounds_hold_every_call_once(monkeypatch):
-    """Ratios are taken within a round, so each call must be timed in each round, per repeat."""
-    ticks = {"slow": 2.0, "fast": 0.5}
-    now, order = [0.0], []
+def test_rounds_hold_every_call_once():
+    """Ratios are taken within a round, so each call must be timed in each round."""
+    order = []
 
-    def call(name):
+    def taken(name, seconds, repeats):
         order.append(name)
-        now[0] += ticks[name] * (1 + len(order) / 100)  # a machine that slows down
+        return seconds * (1 + len(order) / 100)  # a machine that slows down
 
-    monkeypatch.setattr(timing, "clock", lambda: now[0])
-    found = timing.interleaved({n: lambda n=n: call(n) for n in ticks}, rounds=4)
+    timers = {"slow": partial(taken, "slow", 2.0), "fast": partial(taken, "fast", 0.5)}
+    found = timing.interleaved(timers, rounds=4)
     assert sorted(order) == ["fast"] * 4 + ["slow"] * 4
     assert [len(values) for values in found.values()] == [4, 4]
     assert timing.ratio(found, "slow", "fast")["median"] == pytest.approx(4.0, rel=0.05)
     assert timing.fastest(found, found) == "fast"
     assert timing.fastest(found, []) is None
+
+
+def test_seconds_are_those_of_one_call(monkeypatch):
+    now = [0.0]
+
+    def call():
+        now[0] += 3.0
+
+    monkeypatch.setitem(timing.CLOCKS, "wall", lambda: now[0])
+    assert timing.seconds(call, 5) == 3.0
+
+
+def counting(start: int):
+    """A call that leaves a trace on its process: the module's own dictionary of clocks."""
+    timing.CLOCKS[f"from {start}"] = timing.CLOCKS["wall"]
+    if start < 0:
+        raise ValueError("no such start\nand more")
+    if len(timing.CLOCKS) != 3:
+        raise RuntimeError("somebody else was here")
+    return lambda: None
+
+
+def test_what_one_call_does_to_its_process_meets_no_other():
+    with timing.apart({str(start): partial(counting, start) for start in (1, 2)}) as timers:
+        found = timing.interleaved(timers, rounds=2)
+    assert all(0 <= s < 1 for values in found.values() for s in values)
+    assert len(timing.CLOCKS) == 2
+    with (
+        pytest.raises(RuntimeError, match=r"^broken: ValueError: no such start$"),
+        timing.apart({"broken": partial(counting, -1)}),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("bad, needed", [(0, 1), (1, 1), (2, 3), (20, None)])
