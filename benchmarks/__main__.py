@@ -25,7 +25,7 @@ def tell(text: str) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Ours and the installed peers, interleaved in one process. Progress goes to stderr."""
+    """Ours and the installed peers, interleaved, a process each. Progress goes to stderr."""
     # Peers warn at every step; what they print goes to stderr, and stdout is for the results.
     warnings.simplefilter("ignore")
 
