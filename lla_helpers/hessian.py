@@ -136,9 +136,11 @@ class Hessian:
             self.block_size = max(4, self.at_once)
         else:
             self.block_size, self.at_once = block_size, min(block_size, self.at_once)
-        # Vectors go one by one where arithmetic dominates, and there our formulas pay.
+        self.view.one_by_one = self.at_once == 1
+        # Our formulas save arithmetic. Where the most vectors share a walk, there is little of it.
         with plain_autograd(self.device), same_random_state(self.device):
-            self.view.layers_are_large = self.at_once == 1 and self.takes_our_layers()
+            few = self.at_once < MOST_AT_ONCE
+            self.view.layers_are_large = few and self.takes_our_layers()
         # Ranks move together: as many vectors at a time as the fullest of them has room for.
         self.block_size = -int(over_ranks(torch.tensor(-self.block_size), "max"))
         sizes = torch.tensor([self.graphs_take, each * self.batches.longest]).double()

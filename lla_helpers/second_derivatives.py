@@ -23,28 +23,46 @@ CONVOLUTIONS = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d
 RECTIFIERS = (nn.functional.relu, torch.relu, Tensor.relu)
 
 
-class Matrix:
+@dataclass(frozen=True)
+class Product:
+    """A product of x and w, linear in each; sums of it grow `in_place` unless vectors are batched.
+
+    Sums are given to `out`, where a counter of operations sees them, too.
+    """
+
+    in_place: bool
+
+    def over(self, total: Tensor) -> Tensor | None:
+        return total if self.in_place else None
+
+    def gated(self, g: Tensor, y: Tensor) -> Tensor:
+        if self.in_place:
+            return aten.threshold_backward.grad_input(g, y, 0, grad_input=g)
+        return aten.threshold_backward(g, y, 0)
+
+
+class Matrix(Product):
     """x w^T of a linear layer: x is (N, inputs), w is (outputs, inputs)."""
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         return nn.functional.linear(x, w, b)
 
-    def add(self, total: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return torch.addmm(total, x, w.T, out=total)  # which a counter of operations sees
-
     def gradients(self, g: Tensor, x: Tensor, w: Tensor, needed) -> list[Tensor | None]:
         to_x, to_w, to_b = needed
         return [g @ w if to_x else None, g.T @ x if to_w else None, g.sum(0) if to_b else None]
 
+    def add(self, total: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return torch.addmm(total, x, w.T, out=self.over(total))
+
     def add_by_x(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return torch.addmm(total, g, w, out=total)
+        return torch.addmm(total, g, w, out=self.over(total))
 
     def add_by_w(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return torch.addmm(total, g.T, x, out=total)
+        return torch.addmm(total, g.T, x, out=self.over(total))
 
 
 @dataclass(frozen=True)
-class Convolution:
+class Convolution(Product):
     """x * w; `how` is stride, padding, dilation, transposed, output padding, groups."""
 
     how: tuple
@@ -52,17 +70,17 @@ class Convolution:
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         return aten.convolution(x, w, b, *self.how)
 
-    def add(self, total: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return total.add_(self(x, w))
-
     def gradients(self, g: Tensor, x: Tensor, w: Tensor, needed) -> list[Tensor | None]:
         return [*aten.convolution_backward(g, x, w, [len(w)], *self.how, list(needed))]
 
+    def add(self, total: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return torch.add(total, self(x, w), out=self.over(total))
+
     def add_by_x(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return total.add_(self.gradients(g, x, w, BY_X)[0])
+        return torch.add(total, self.gradients(g, x, w, BY_X)[0], out=self.over(total))
 
     def add_by_w(self, total: Tensor, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return total.add_(self.gradients(g, x, w, BY_W)[1])
+        return torch.add(total, self.gradients(g, x, w, BY_W)[1], out=self.over(total))
 
 
 BY_X, BY_W = (True, False, False), (False, True, False)
@@ -142,7 +160,7 @@ class LayerGradient(Function):
             if vx is not None:
                 to_g = by(vx, w) if to_g is None else by.add(to_g, vx, w)
             if y is not None and to_g is not None:
-                aten.threshold_backward.grad_input(to_g, y, 0, grad_input=to_g)
+                to_g = by.gated(to_g, y)
         return to_g, None, None, None, None, None, g, vx, vw
 
 
@@ -154,10 +172,14 @@ OURS = (ReLU, Layer, LayerGradient)
 
 
 class ShortestWay(torch.overrides.TorchFunctionMode):
-    """Within it, layers and ReLUs are those above; what they do not cover stays PyTorch's."""
+    """Within it, layers and ReLUs are those above; what they do not cover stays PyTorch's.
 
-    def __init__(self):
+    in_place: sums may be written over. Not where several vectors share a walk.
+    """
+
+    def __init__(self, in_place: bool = True):
         super().__init__()
+        self.in_place = in_place
         self.before: tuple = (None, None, None)  # the layer before: output, its version, arguments
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -166,9 +188,9 @@ class ShortestWay(torch.overrides.TorchFunctionMode):
             return self.rectified(args[0])
         given = None
         if function in CONVOLUTIONS:
-            given = convolution(*args, **kwargs)
+            given = convolution(self.in_place, *args, **kwargs)
         elif function is nn.functional.linear:
-            given = linear(*args, **kwargs)
+            given = linear(self.in_place, *args, **kwargs)
         if given is None:
             return function(*args, **kwargs)
         output = Layer.apply(*given)[0]
@@ -183,20 +205,20 @@ class ShortestWay(torch.overrides.TorchFunctionMode):
         return Layer.apply(*given, x.detach().clamp_min(0))[0]
 
 
-def linear(input, weight, bias=None):
+def linear(in_place, input, weight, bias=None):
     """The arguments of `Layer`; None where the samples have more than one dimension."""
     if not input.ndim == weight.ndim == 2 or weight.is_complex():
         return None
-    return input, weight, bias, Matrix()
+    return input, weight, bias, Matrix(in_place)
 
 
-def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def convolution(in_place, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """The arguments of `Layer`; None for padding by name, and for a sample by itself."""
     if isinstance(padding, str) or input.ndim != weight.ndim or weight.is_complex():
         return None
     sizes = [repeated(n, weight.ndim - 2) for n in (stride, padding, dilation)]
     how = (*sizes, False, [0] * (weight.ndim - 2), groups)
-    return input, weight, bias, Convolution(how)
+    return input, weight, bias, Convolution(in_place, how)
 
 
 def repeated(n: int | tuple[int, ...], times: int) -> list[int]:

@@ -39,10 +39,13 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
     return float((found - exact).norm() / exact.norm())
 
 
-def large_layers(H: Hessian) -> Hessian:
+def large_layers(H: Hessian, at_once: int = 1) -> Hessian:
     """The operator of a small network made to do what those of large ones do."""
-    H.at_once, H.view.layers_are_large = 1, True
+    H.at_once, H.view.layers_are_large, H.view.one_by_one = at_once, True, at_once == 1
     return H
+
+
+one_by_one_or_in_blocks = pytest.mark.parametrize("at_once", [1, 3])
 
 
 @pytest.mark.parametrize(
@@ -51,10 +54,12 @@ def large_layers(H: Hessian) -> Hessian:
     + [("padded", params) for params in ("0.weight", "2.*", "5.*", ["0.*", "5.bias"])],
     ids=str,
 )
-def test_the_hessian_is_that_of_pytorch(name, params):
+@one_by_one_or_in_blocks
+def test_the_hessian_is_that_of_pytorch(name, params, at_once):
     model, data = network(build(name)), samples(2, 6, 6)
     model(data[0])  # the lazy layer learns its size
-    H = large_layers(Hessian(model, nn.functional.cross_entropy, data, params=params))
+    H = large_layers(Hessian(model, nn.functional.cross_entropy, data, params=params), at_once)
+    assert at_once == 1 or H.takes_blocks
     exact = Flat(model, nn.functional.cross_entropy, [data], names=H.names).hessian()
     # Both sum some hundred terms in double precision, in different order.
     assert relative_error(H.dense(), exact) < 1e-12
@@ -118,7 +123,8 @@ BETWEENS = {
 
 @pytest.mark.parametrize("name", BETWEENS)
 @pytest.mark.parametrize("params", [None, "first.*", "*.weight", "second.bias"], ids=str)
-def test_whatever_comes_between_a_layer_and_its_relu(name, params):
+@one_by_one_or_in_blocks
+def test_whatever_comes_between_a_layer_and_its_relu(name, params, at_once):
     """The same layer is met twice, and its own output is the input of its second use."""
     x, y = samples(6)
     model = Between(BETWEENS[name])
@@ -126,11 +132,13 @@ def test_whatever_comes_between_a_layer_and_its_relu(name, params):
         Hessian(model, nn.functional.cross_entropy, (x, y), params=params) for _ in "ab"
     )
     assert not theirs.view.layers_are_large
-    assert relative_error(large_layers(ours).dense(), theirs.dense()) < 1e-12
+    assert relative_error(large_layers(ours, at_once).dense(), theirs.dense()) < 1e-12
+    assert ours.at_once == at_once
 
 
+@one_by_one_or_in_blocks
 @pytest.mark.parametrize("kind", ["hessian", "ggn"])
-def test_a_loss_without_curvature_leaves_what_the_network_has(kind):
+def test_a_loss_without_curvature_leaves_what_the_network_has(kind, at_once):
     """The absolute error is linear in the outputs: nothing comes back to the last layer but debts.
 
     The Hessian is that of sum_n s_n f(x_n), and the Gauss-Newton matrix is zero.
@@ -138,18 +146,19 @@ def test_a_loss_without_curvature_leaves_what_the_network_has(kind):
     x, _ = samples(6)
     model = Between(torch.relu)
     y = torch.zeros(5, 5, dtype=torch.float64)
-    H = large_layers(Hessian(model, nn.functional.l1_loss, (x, y), kind=kind))
+    H = large_layers(Hessian(model, nn.functional.l1_loss, (x, y), kind=kind), at_once)
     exact = Flat(model, nn.functional.l1_loss, [(x, y)], names=H.names).hessian()
     assert exact.norm() > 0.1
     error = (H.dense() - (exact if kind == "hessian" else 0)).norm()
     assert error < 1e-12 * exact.norm()
 
 
-def test_the_gauss_newton_matrix_is_that_of_pytorch():
+@one_by_one_or_in_blocks
+def test_the_gauss_newton_matrix_is_that_of_pytorch(at_once):
     model, data = network(build("padded")), samples(2, 6, 6)
     model(data[0])
     ours, theirs = (Hessian(model, nn.functional.cross_entropy, data, kind="ggn") for _ in "ab")
-    assert relative_error(large_layers(ours).dense(), theirs.dense()) < 1e-12
+    assert relative_error(large_layers(ours, at_once).dense(), theirs.dense()) < 1e-12
 
 
 class Checkpointed(nn.Module):
@@ -195,8 +204,8 @@ def test_a_third_derivative_is_an_error():
 
 def test_what_is_not_covered_is_left_to_pytorch():
     x, w = torch.ones(1, 3, 3), torch.ones(1, 1, 2, 2)
-    assert convolution(x, w) is None  # one sample without its batch
-    assert convolution(x[None], w, padding="same") is None
+    assert convolution(True, x, w) is None  # one sample without its batch
+    assert convolution(True, x[None], w, padding="same") is None
     with ShortestWay():
         assert torch.equal(nn.functional.conv2d(x, w), 4 * torch.ones(1, 2, 2))
         negative = torch.tensor([-1.0])
@@ -221,7 +230,9 @@ def test_they_are_used_where_layers_are_large_and_change_nothing_else():
     H = Hessian(model, nn.functional.cross_entropy, (x, y))
     assert H.view.layers_are_large
     assert Hessian(model, nn.functional.cross_entropy, (x, y), kind="ggn").view.layers_are_large
-    assert not Hessian(model, nn.functional.cross_entropy, (x[:4], y[:4])).view.layers_are_large
+    small = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    of_four = Hessian(small, nn.functional.cross_entropy, (x[:40, 0, :4], y[:40]))
+    assert of_four.at_once == 16 and not of_four.view.layers_are_large
     v = torch.randn(H.shape[0], generator=generator)
     found = H @ v
     H.graphs.clear()
