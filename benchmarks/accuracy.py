@@ -129,7 +129,7 @@ def time_to_accuracy(
         }
         if k is not None:
             makes[setting.label] = partial(first_seed, setting.call, k)
-    with apart(makes) as timers:
+    with apart(makes, tell) as timers:
         found = interleaved(timers, rounds, tell=tell)
     for label, values in found.items():
         rows[label]["seconds"] = spread(values)

@@ -73,13 +73,15 @@ def imitation_makes(problem: Problem, only: str | None = None) -> Makes:
 
 
 def per_vector(makes: Makes, rounds: int, least_seconds: float, tell) -> Seconds:
-    with apart({name: make for name, (make, _) in makes.items()}) as timers:
+    with apart({name: make for name, (make, _) in makes.items()}, tell) as timers:
         found = interleaved(timers, rounds, least_seconds, tell)
     return {name: [s / makes[name][1] for s in values] for name, values in found.items()}
 
 
 def summary(found: Seconds, base: str | None = None) -> dict:
     """Milliseconds of each, over `base`, and ours over the fastest peer."""
+    if OURS not in found:
+        raise RuntimeError(f"{OURS} itself could not be timed; the reason is told above")
     peers = [name for name in found if name not in (OURS, *IMITATIONS)]
     best = fastest(found, peers)
     return {
@@ -155,7 +157,7 @@ def whole(adapters, names, rounds: int, steps: int, probes: int, tell) -> dict:
             if adapter.name == "curvlinops":
                 drawing = partial(whole_drawing, adapter, problem, steps, probes)
                 makes["curvlinops with bounds"] = drawing
-        with apart(makes) as timers:
+        with apart(makes, tell) as timers:
             found = interleaved(timers, rounds, tell=lambda t, n=name: tell(f"{n}: {t}"))
         results[name] = {**summary(found), "steps": steps, "probes": probes}
     return results

@@ -41,10 +41,10 @@ def seconds(call: Call, repeats: int) -> float:
 
 
 @contextlib.contextmanager
-def apart(makes: dict[str, Callable[[], Call]]) -> Iterator[dict[str, Timer]]:
+def apart(makes: dict[str, Callable[[], Call]], tell=print) -> Iterator[dict[str, Timer]]:
     """A timer for the call that each `make()` returns, made and run in a process of its own.
 
-    Raises RuntimeError with the library's words where it fails.
+    Who cannot make it is left out, and told of. Raises RuntimeError where a call fails later on.
     """
     context = torch.multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -56,9 +56,14 @@ def apart(makes: dict[str, Callable[[], Call]]) -> Iterator[dict[str, Timer]]:
             process.start()
             processes.append(process)
             theirs.close()
+        timers = {}
         for name, pipe in pipes.items():
-            answer(pipe, name)  # that it is ready
-        yield {name: timer(pipe, name) for name, pipe in pipes.items()}
+            try:
+                answer(pipe, name)  # that it is ready
+                timers[name] = timer(pipe, name)
+            except RuntimeError as error:
+                tell(f"left out: {error}")
+        yield timers
     finally:
         for process in processes:
             process.terminate()

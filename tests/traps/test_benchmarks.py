@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import about, accuracy, timing
+from benchmarks import about, accuracy, speed, timing
 from benchmarks.imitations import IMITATIONS
 from tests.traps import problems
 from tests.traps.problems import exact_hessian, vector
@@ -70,15 +70,31 @@ def counting(start: int):
 
 
 def test_what_one_call_does_to_its_process_meets_no_other():
-    with timing.apart({str(start): partial(counting, start) for start in (1, 2)}) as timers:
+    told = []
+    makes = {str(start): partial(counting, start) for start in (1, 2, -1)}
+    with timing.apart(makes, told.append) as timers:
         found = timing.interleaved(timers, rounds=2)
+    assert list(found) == ["1", "2"]
     assert all(0 <= s < 1 for values in found.values() for s in values)
     assert len(timing.CLOCKS) == 2
+    assert told == ["left out: -1: ValueError: no such start"]
+
+
+def failing():
+    def call():
+        raise FloatingPointError("later")
+
+    return call
+
+
+def test_a_call_that_fails_ends_the_run():
     with (
-        pytest.raises(RuntimeError, match=r"^broken: ValueError: no such start$"),
-        timing.apart({"broken": partial(counting, -1)}),
+        timing.apart({"late": failing}) as timers,
+        pytest.raises(RuntimeError, match=r"^late: FloatingPointError: later$"),
     ):
-        pass
+        timing.interleaved(timers, rounds=1)
+    with pytest.raises(RuntimeError, match="itself could not be timed"):
+        speed.summary({"peer": [1.0]})
 
 
 @pytest.mark.parametrize("bad, needed", [(0, 1), (1, 1), (2, 3), (20, None)])
