@@ -8,6 +8,8 @@ allocator to keep freed memory) then speeds up, or slows down, nobody else.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import pickle
 import random
 import sys
 import time
@@ -46,12 +48,13 @@ def apart(makes: dict[str, Callable[[], Call]], tell=print) -> Iterator[dict[str
 
     Who cannot make it is left out, and told of. Raises RuntimeError where a call fails later on.
     """
-    context = torch.multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     try:
         for name, make in makes.items():
             pipes[name], theirs = context.Pipe()
-            arguments = (theirs, make, clock_name, torch.get_num_threads())
+            # As bytes: tensors would otherwise lie in memory that all processes share.
+            arguments = (theirs, pickle.dumps(make), clock_name, torch.get_num_threads())
             process = context.Process(target=serve, args=arguments, daemon=True)
             process.start()
             processes.append(process)
@@ -88,19 +91,19 @@ def answer(pipe, name: str) -> float:
     return found
 
 
-def serve(pipe, make: Callable[[], Call], clock: str, threads: int) -> None:
+def serve(pipe, make: bytes, clock: str, threads: int) -> None:
     """In its own process: make the call, then time it as often as the pipe asks."""
     use_clock(clock)
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            call = make()
+            call = pickle.loads(make)()
             pipe.send(0.0)
             while True:
                 pipe.send(seconds(call, pipe.recv()))
         except Exception as error:
-            pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            pipe.send(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
         except KeyboardInterrupt:
             pass
 

@@ -186,6 +186,8 @@ RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 class Arranging(torch.overrides.TorchFunctionMode):
     """hardsigmoid and hardswish from parts that can be differentiated twice: relu6(x + 3) / 6.
 
+    Weight norm from its parts, too: the derivative of PyTorch's own kernel counts the norm as a
+    constant when it is differentiated again, and the Hessian comes out asymmetric, without a word.
     Attention, whose kernel is chosen outside, is only written down; on a GPU recurrent layers run
     without cuDNN.
     """
@@ -201,6 +203,9 @@ class Arranging(torch.overrides.TorchFunctionMode):
             self.arranged.add(f"{name} is computed as {factor}relu6(x + 3) / 6, the same function")
             gate = nn.functional.relu6(args[0] + 3) / 6
             return gate if name == "hardsigmoid" else args[0] * gate
+        if name == "_weight_norm":
+            self.arranged.add("weight norm is computed as v (g / |v|), the same function")
+            return weight_norm(*args, **kwargs)
         if name in ATTENTION:
             self.arranged.add("attention runs on the plain kernel, not on a fused one")
         if name in RECURRENT and args and args[0].is_cuda:
@@ -208,6 +213,10 @@ class Arranging(torch.overrides.TorchFunctionMode):
             with torch.backends.cudnn.flags(enabled=False):
                 return function(*args, **kwargs)
         return function(*args, **kwargs)
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 @contextmanager
