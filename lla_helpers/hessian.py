@@ -122,6 +122,7 @@ class Hessian:
         with plain_autograd(self.device), same_random_state(self.device):
             self.loss_dtype = loss_dtype(self.view, loss_fn, self.sample())
             refuse_if_random(self.view, self.sample()[0])
+            ours = self.view.layers_are_large = self.takes_our_layers()
             each = self.bytes_per_sample()
             room = memory_cap * 2**30 / 2
             if chunk_size is None and mode == "eval":
@@ -138,9 +139,7 @@ class Hessian:
             self.block_size, self.at_once = block_size, min(block_size, self.at_once)
         self.view.one_by_one = self.at_once == 1
         # Our formulas save arithmetic. Where the most vectors share a walk, there is little of it.
-        with plain_autograd(self.device), same_random_state(self.device):
-            few = self.at_once < MOST_AT_ONCE
-            self.view.layers_are_large = few and self.takes_our_layers()
+        self.view.layers_are_large = ours and self.at_once < MOST_AT_ONCE
         # Ranks move together: as many vectors at a time as the fullest of them has room for.
         self.block_size = -int(over_ranks(torch.tensor(-self.block_size), "max"))
         sizes = torch.tensor([self.graphs_take, each * self.batches.longest]).double()

@@ -255,3 +255,20 @@ def test_the_walk_is_theirs():
     assert (used.count(Layer), used.count(ReLU)) == (3, 1)  # two ReLUs are one with their layers
     used = [getattr(node, "_forward_cls", None) for node in nodes(gradient)]
     assert used.count(LayerGradient) == 3
+
+
+def test_the_cap_counts_what_our_layers_keep():
+    """For biases alone PyTorch's layers would keep half as much: no weights are multiplied."""
+    x = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(2000) % 10
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 10)
+        )
+    H = Hessian(model, nn.functional.cross_entropy, (x, y), params="*.bias")
+    assert H.view.layers_are_large
+    assert H.one_chunk == pytest.approx(H.bytes_per_sample() * H.batches.longest)
+    theirs = Hessian(model, nn.functional.cross_entropy, (x, y), params="*.bias")
+    theirs.view.layers_are_large = False
+    assert theirs.bytes_per_sample() < 0.7 * H.bytes_per_sample()
