@@ -87,7 +87,9 @@ def summary(found: Seconds, base: str | None = None) -> dict:
     return {
         "rounds": len(next(iter(found.values()))),
         "ms": {name: spread(1e3 * s for s in values) for name, values in found.items()},
-        "over_gradient": {name: ratio(found, name, base) for name in found} if base else {},
+        "over_gradient": {name: ratio(found, name, base) for name in found}
+        if base in found
+        else {},
         "fastest_peer": best,
         "over_fastest_peer": ratio(found, OURS, best) if best else None,
         "over_each": {name: ratio(found, OURS, name) for name in found if name != OURS},

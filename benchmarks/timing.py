@@ -75,7 +75,8 @@ def apart(makes: dict[str, Callable[[], Call]], tell=print) -> Iterator[dict[str
 
 def timer(pipe, name: str) -> Timer:
     def ask(repeats: int) -> float:
-        pipe.send(repeats)
+        with contextlib.suppress(BrokenPipeError):  # its answer says why
+            pipe.send(repeats)
         return answer(pipe, name)
 
     return ask
@@ -84,7 +85,7 @@ def timer(pipe, name: str) -> Timer:
 def answer(pipe, name: str) -> float:
     try:
         found = pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         raise RuntimeError(f"{name}: its process ended without an answer") from None
     if isinstance(found, str):
         raise RuntimeError(f"{name}: {found}")

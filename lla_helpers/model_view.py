@@ -27,7 +27,7 @@ class ModelView:
 
     `params` is None (all that require grad), a glob, or a list of globs over parameter names; a
     glob also reaches frozen parameters. `theta` is the snapshot, a dict of leaf tensors that
-    require grad. `size` is P, the number of entries of theta. `layers_are_large` makes layers take
+    require grad. `size` is P, the number of entries of theta. `own_layers` makes layers take
     the second derivatives of this package, for vectors that go `one_by_one` or several in a walk.
     `arranged` holds what stood in for operations without a second derivative, one sentence each,
     once the view has been evaluated.
@@ -61,7 +61,7 @@ class ModelView:
         }
         self.buffers = {name: self.snapshot(b) for name, b in model.named_buffers()}
         self.size = sum(p.numel() for p in self.theta.values())
-        self.layers_are_large, self.one_by_one = False, True
+        self.own_layers, self.one_by_one = False, True
         self.arranged: set[str] = set()
 
     def restricted(self, params: str | Sequence[str]) -> ModelView:
@@ -91,7 +91,7 @@ class ModelView:
         """f(x; theta). Raises TypeError when the model returns anything but one tensor."""
         # Fresh buffers for every pass: batch norm in train mode writes into its running statistics.
         buffers = {name: b.clone() for name, b in self.buffers.items()}
-        shortest = ShortestWay(self.one_by_one) if self.layers_are_large else nullcontext()
+        shortest = ShortestWay(self.one_by_one) if self.own_layers else nullcontext()
         with in_mode(self.model, self.mode), twice_differentiable(self.arranged), shortest:
             outputs = functional_call(self.model, (theta, self.fixed, buffers), (x,))
         if not isinstance(outputs, Tensor):

@@ -7,7 +7,12 @@ image-sized kernel, gives a ReLU zeros to add to what comes back, as large as th
 up in separate passes what a matrix product could have added to its result. The formulas here use
 the same kernels as training does, and write over what is theirs.
 
-They repay themselves where a layer is large; a walk through small layers is mostly its starting.
+With y = x * w + b, g = dL/dy, and its gradients gx = g * w, gw = x * g, gb = sum of g (* stands for
+whichever product of the two fits), the derivative of <gx, vx> + <gw, vw> + <gb, vb> is
+
+    by g:  vx * w + x * vw + vb        by x:  g * vw        by w:  vx * g
+
+They repay themselves unless layers are tiny: a walk through those is mostly its starting.
 """
 
 from __future__ import annotations
@@ -107,8 +112,9 @@ class Layer(Function):
     y holds what came out, for a layer whose ReLU is known only after it was evaluated.
 
     A walk of the gradient's graph comes here last, when it already was at the layer's gradient.
-    That owes the layer a term by x and one by w, and hands over their factors instead, as if they
-    were the derivatives by three outputs more, all zero: so the terms are added as they are made.
+    That owes the layer the terms g * vw by x and vx * g by w, and hands over g, vx and vw instead,
+    as if they were the derivatives by three outputs more, all zero: so the terms are added as they
+    are made. Factors of two gradients would mix, so a second gradient is an error.
     """
 
     @staticmethod
@@ -116,24 +122,29 @@ class Layer(Function):
         out = by(x, w, b) if y is None else y
         owed = [out.new_zeros(()).expand_as(t) for t in (out, x, w)]
         ctx.save_for_backward(x, w, y, *owed)
-        ctx.by = by
+        ctx.by, ctx.has_gradient = by, False
         ctx.set_materialize_grads(False)
         return out, *owed
 
     @staticmethod
-    def backward(ctx, g: Tensor | None, error, vx: Tensor | None, vw: Tensor | None) -> tuple:
+    def backward(ctx, g: Tensor | None, owed_g, vx: Tensor | None, vw: Tensor | None) -> tuple:
         x, w, y, *owed = ctx.saved_tensors
         by, needed = ctx.by, ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
-            return *LayerGradient.apply(g, x.detach(), w, y, by, needed, *owed), None, None
+            if ctx.has_gradient:
+                raise RuntimeError("a second gradient of one pass, to be differentiated again")
+            ctx.has_gradient = True
+            # Detached: what it owes to x and w reaches them through here.
+            factors = g, x.detach(), w.detach()
+            return *LayerGradient.apply(*factors, y, by, needed, *owed), None, None
         found = [None] * 3
         if g is not None:
             g = g if y is None else aten.threshold_backward(g, y, 0)
             found = by.gradients(g, x, w, needed)
         if needed[0] and vw is not None:
-            found[0] = by.add_by_x(zero_if_none(found[0], x), error, x, vw)
+            found[0] = by.add_by_x(zero_if_none(found[0], x), owed_g, x, vw)
         if needed[1] and vx is not None:
-            found[1] = by.add_by_w(zero_if_none(found[1], w), error, vx, w)
+            found[1] = by.add_by_w(zero_if_none(found[1], w), owed_g, vx, w)
         return *found, None, None
 
 
@@ -150,13 +161,15 @@ class LayerGradient(Function):
 
     @staticmethod
     def backward(ctx, vx: Tensor | None, vw: Tensor | None, vb: Tensor | None) -> tuple:
-        if torch.is_grad_enabled():  # what is ours is written over: only a wrong one could follow
-            raise RuntimeError("the layers of second_derivatives.py have no third derivative")
+        if torch.is_grad_enabled():
+            raise RuntimeError("layers that are made for second derivatives have no third one")
         g, x, w, y = ctx.saved_tensors
         by, to_g = ctx.by, None
         if ctx.needs_input_grad[0]:
-            if vw is not None or vb is not None:
-                to_g = by(x, zero_if_none(vw, w), vb)
+            if vw is not None:
+                to_g = by(x, vw, vb)
+            elif vb is not None:
+                to_g = torch.zeros_like(g) + vb.reshape(-1, *[1] * (g.ndim - 2))
             if vx is not None:
                 to_g = by(vx, w) if to_g is None else by.add(to_g, vx, w)
             if y is not None and to_g is not None:
@@ -180,7 +193,7 @@ class ShortestWay(torch.overrides.TorchFunctionMode):
     def __init__(self, in_place: bool = True):
         super().__init__()
         self.in_place = in_place
-        self.before: tuple = (None, None, None)  # the layer before: output, its version, arguments
+        self.before: tuple = (None, (), ())  # the layer before: output, arguments, their states
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -194,15 +207,21 @@ class ShortestWay(torch.overrides.TorchFunctionMode):
         if given is None:
             return function(*args, **kwargs)
         output = Layer.apply(*given)[0]
-        self.before = output, output._version, given
+        self.before = output, given, states(output, *given[:3])
         return output
 
     def rectified(self, x: Tensor) -> Tensor:
         """A ReLU that follows a layer is one with it, unless somebody put a hand in between."""
-        output, version, given = self.before
-        if x is not output or x._version != version or x._backward_hooks:
-            return ReLU.apply(x)
-        return Layer.apply(*given, x.detach().clamp_min(0))[0]
+        output, given, before = self.before
+        untouched = x is output and x.grad_fn is not None and not x._backward_hooks
+        if untouched and states(x, *given[:3]) == before:
+            return Layer.apply(*given, x.detach().clamp_min(0))[0]
+        return ReLU.apply(x)
+
+
+def states(*tensors: Tensor | None) -> list:
+    """What changes when a tensor is written to, or is made to come from elsewhere."""
+    return [(t._version, t.grad_fn, t.requires_grad) for t in tensors if t is not None]
 
 
 def linear(in_place, input, weight, bias=None):

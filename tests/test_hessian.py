@@ -99,7 +99,7 @@ def test_products_of_every_network(name, kind, dtype):
 def test_products_of_every_network_as_if_its_layers_were_large(name):
     model, x, y = made(name)
     H = Hessian(model, CE, (x, y), dtype=torch.float64, block_size=1)
-    assert H.view.layers_are_large  # vectors go one by one
+    assert H.view.own_layers  # vectors go one by one
     v = vectors(H.shape[0])
     assert error(H @ v, truth(name)["hessian"] @ v) < CLOSE[torch.float64]
 
@@ -343,7 +343,7 @@ def test_a_graph_is_counted_by_its_samples_not_by_the_data_around_them():
     model = mlp((64, 5, 3))
     x, y = torch.randn(5000, 64), torch.arange(5000) % 3
     few, many = Hessian(model, CE, (x[:32], y[:32])), Hessian(model, CE, (x, y))
-    few.view.layers_are_large = many.view.layers_are_large = False  # of the same layers
+    few.view.own_layers = many.view.own_layers = False  # of the same layers
     assert many.bytes_per_sample() == few.bytes_per_sample() < 1000
 
 
