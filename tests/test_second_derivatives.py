@@ -290,8 +290,8 @@ def test_they_are_used_but_where_most_vectors_share_a_walk():
     assert H.view.own_layers
     assert Hessian(model, nn.functional.cross_entropy, (x, y), kind="ggn").view.own_layers
     small = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    of_four = Hessian(small, nn.functional.cross_entropy, (x[:40, 0, :4], y[:40]))
-    assert of_four.at_once == 16 and not of_four.view.own_layers
+    of_little = Hessian(small, nn.functional.cross_entropy, (x[:40, 0, :4], y[:40]))
+    assert of_little.at_once == 16 and not of_little.view.own_layers
     v = torch.randn(H.shape[0], generator=generator)
     found = H @ v
     H.graphs.clear()
