@@ -39,7 +39,7 @@ def start(book, *args, **variables):
 
 def wait_for(what, process):
     """Poll until `what()` is true; the command must still be running then."""
-    for _ in range(600):
+    for _ in range(2400):
         if found := what():
             return found
         assert process.poll() is None, process.communicate()
@@ -49,7 +49,7 @@ def wait_for(what, process):
 
 def interrupt(process):
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 

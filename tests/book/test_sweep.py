@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -172,10 +173,15 @@ def dask(tmp_path, request):
 
 
 def address(file: Path, process) -> str:
-    import json
+    """The scheduler makes its file first and fills it afterwards: an empty one says nothing yet."""
 
-    wait_for(file.exists, process)
-    return json.loads(file.read_text())["address"]
+    def told() -> str | None:
+        try:
+            return json.loads(file.read_text())["address"]
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    return wait_for(told, process)
 
 
 def test_a_lost_dask_worker_loses_no_variant(logged, dask):
