@@ -115,11 +115,12 @@ def gradient_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> f
         with torch.no_grad():
             steps = [size * h for h in (1e-8, 1e-7, 1e-6, 1e-5)]
             slopes = [(loss_at(h) - loss_at(-h)) / (2 * h) for h in steps]
+            loss = abs(loss_at(0.0))
     except RuntimeError:
         return math.nan
     expected = (g @ v).item()
     # At a minimum the slope drowns in the rounding of the loss: eps |L| / h.
-    rounding = [4 * torch.finfo(torch.float64).eps * abs(loss_at(0.0)) / h for h in steps]
+    rounding = [4 * torch.finfo(torch.float64).eps * loss / h for h in steps]
     errors = [max(abs(expected - s) - r, 0.0) for s, r in zip(slopes, rounding, strict=True)]
     return min(errors) / max(abs(expected), g.norm().item())
 

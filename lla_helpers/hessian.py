@@ -140,9 +140,6 @@ class Hessian:
         self.view.one_by_one = self.at_once == 1
         # Our formulas save arithmetic. Where the most vectors share a walk, there is little of it.
         self.view.own_layers = ours and self.at_once < MOST_AT_ONCE
-        if self.view.own_layers and not self.view.one_by_one:  # which are other formulas
-            with plain_autograd(self.device), same_random_state(self.device):
-                self.view.own_layers = self.takes_our_layers()
         # Ranks move together: as many vectors at a time as the fullest of them has room for.
         self.block_size = -int(over_ranks(torch.tensor(-self.block_size), "max"))
         sizes = torch.tensor([self.graphs_take, each * self.batches.longest]).double()
@@ -328,6 +325,7 @@ class Hessian:
     def takes_our_layers(self) -> bool:
         """Is a product through our layers, on a few samples, the one through PyTorch's?
 
+        Asked of both ways that they have: for vectors one by one, and for several in a walk.
         Checkpoints rebuild what they find; hooks may do anything to what passes between layers.
         Each parameter's part is compared, to rounding of its own and of the whole.
         """
@@ -335,8 +333,8 @@ class Hessian:
         spread = slice(None) if self.view.mode == "train" else slice(None, None, -(-len(x) // 4))
         vector = torch.linspace(-1, 1, self.view.size, dtype=self.dtype, device=self.device)
 
-        def product(own: bool) -> list[Tensor]:
-            self.view.own_layers = own
+        def product(own: bool, one_by_one: bool = True) -> list[Tensor]:
+            self.view.own_layers, self.view.one_by_one = own, one_by_one
             first_pass = self.first_pass(x[spread], y[spread])
             return self.view.unflatten(self.multiplied(first_pass, vector[None])[0])
 
@@ -345,13 +343,14 @@ class Hessian:
         except (RuntimeError, ValueError, TypeError):
             return False  # and it is raised again where it is told
         try:
-            ours = product(own=True)
+            ours = [product(own=True, one_by_one=way) for way in (False, True)]
         except Exception:  # a model may look at its graph and refuse what it does not know
             return False
         eps, whole = torch.finfo(self.dtype).eps, self.view.flatten(theirs).norm()
         return all(
             (a - b).norm() <= eps**0.5 * b.norm() + 10 * eps * whole
-            for a, b in zip(ours, theirs, strict=True)
+            for way in ours
+            for a, b in zip(way, theirs, strict=True)
         )
 
     @cached_property

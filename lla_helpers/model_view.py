@@ -91,7 +91,8 @@ class ModelView:
         """f(x; theta). Raises TypeError when the model returns anything but one tensor."""
         # Fresh buffers for every pass: batch norm in train mode writes into its running statistics.
         buffers = {name: b.clone() for name, b in self.buffers.items()}
-        shortest = ShortestWay(self.one_by_one) if self.own_layers else nullcontext()
+        ours = self.own_layers and torch.is_grad_enabled()
+        shortest = ShortestWay(self.one_by_one) if ours else nullcontext()
         with in_mode(self.model, self.mode), twice_differentiable(self.arranged), shortest:
             outputs = functional_call(self.model, (theta, self.fixed, buffers), (x,))
         if not isinstance(outputs, Tensor):

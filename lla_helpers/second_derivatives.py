@@ -204,7 +204,7 @@ class ShortestWay(torch.overrides.TorchFunctionMode):
             given = convolution(self.in_place, *args, **kwargs)
         elif function is nn.functional.linear:
             given = linear(self.in_place, *args, **kwargs)
-        if given is None:
+        if given is None or not given[1].requires_grad:  # PyTorch's way is long only by the weights
             return function(*args, **kwargs)
         output = Layer.apply(*given)[0]
         self.before = output, given, states(output, *given[:3])
