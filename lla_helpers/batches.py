@@ -47,6 +47,8 @@ class Batches:
         self.chunk_size = None if mode == "train" else chunk_size
         self.dtype, self.device = dtype, device
         self.kept: list[Pair] | None = []
+        self.heaviest: Pair | None = None
+        self.most = 0
         # One state for both passes: with a state each, random augmentation would repeat itself.
         with same_random_state(torch.device(device)):
             first = list(self.look())
@@ -56,12 +58,19 @@ class Batches:
             raise ValueError("the data set is empty: no sample to average the loss over")
         if second is not None:
             self.refuse_if_changed([code for _, code in first], second)
+        self.versions = [version(t) for pair in self.kept or () for t in pair]
 
     def look(self) -> Iterator[tuple[int, torch.Tensor]]:
         """Length and fingerprint of every chunk; keeps the chunks while they fit."""
-        kept_bytes = 0
+        kept_bytes, heaviest = 0, -1.0
         for x, y in self.read():
             yield len(x), fingerprint(x, y)
+            self.most = max(self.most, len(x))
+            whole = self.chunk_size is None
+            weight = x.nbytes / (1 if whole else len(x) or 1)
+            if len(x) and weight > heaviest:
+                heaviest, few = weight, slice(None if whole else 32)
+                self.heaviest = x[few].clone(), y[few].clone()
             kept_bytes += x.nbytes + y.nbytes
             if kept_bytes > KEEP_BYTES:
                 self.kept = None
@@ -70,8 +79,13 @@ class Batches:
 
     @property
     def longest(self) -> int:
-        """Samples in the largest chunk; "train" mode keeps the batches, so the first stands."""
-        return min(self.chunk_size, self.size) if self.chunk_size else len(next(iter(self))[0])
+        """Samples in the largest chunk."""
+        return min(self.chunk_size, self.size) if self.chunk_size else self.most
+
+    def few_of_the_heaviest(self) -> Pair:
+        """Up to 32 samples of the chunk whose samples are largest; in "train" mode all of it."""
+        x, y = self.heaviest
+        return self.placed(x), self.placed(y)
 
     def rechunk(self, chunk_size: int) -> None:
         """Cut the samples anew. Only where batches do not matter, in "eval" mode."""
@@ -80,9 +94,15 @@ class Batches:
         self.chunk_size = chunk_size
         if self.kept is not None:
             self.kept = list(cut(self.kept, chunk_size))
+            self.versions = [version(t) for pair in self.kept for t in pair]
         self.count = sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Pair]:
+        if self.versions != [version(t) for pair in self.kept or () for t in pair]:
+            raise ValueError(
+                "the data were written to after the operator was built, so it would be another's: "
+                "give it a copy, x.clone()"
+            )
         with same_random_state(torch.device(self.device)):
             for x, y in self.kept if self.kept is not None else self.read():
                 yield self.placed(x), self.placed(y)
@@ -95,6 +115,8 @@ class Batches:
     def read(self) -> Iterator[Pair]:
         """One pass over the source, merged and cut to `chunk_size` unless that is None."""
         pairs = map(checked, self.source)
+        if not isinstance(self.source, (list, tuple)):  # a loader may fill one buffer every time
+            pairs = ((x.clone(), y.clone()) for x, y in pairs)
         return pairs if self.chunk_size is None else cut(pairs, self.chunk_size)
 
     def refuse_if_changed(self, first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
@@ -139,6 +161,11 @@ def checked(pair) -> Pair:
             f"and {tuple(y.shape)}"
         )
     return x, y
+
+
+def version(tensor: torch.Tensor) -> int:
+    """How often it was written to; tensors made under inference_mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def joined(pairs: list[Pair]) -> Pair:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lla_helpers.batches import Pair
 from lla_helpers.model_view import ModelView
 from lla_helpers.second_derivatives import OURS
-from lla_helpers.well_defined import Loss, forward, one_line
+from lla_helpers.well_defined import forward, one_line
 
 
 def derivative(of, by: list[Tensor], along=None, create_graph: bool = False, block: int = 0):
@@ -70,6 +69,37 @@ def refuse_if_once_only(gradient: tuple[Tensor, ...]) -> None:
         )
 
 
+def refuse_if_reached_past(view: ModelView, of: Tensor) -> None:
+    """Raise ValueError where `of` depends on a parameter that is not the view's, but the model's.
+
+    A loss that adds weight decay, or a list that holds a weight, reads the model's own parameter:
+    it would count as a constant, and its part of every derivative would be missing.
+    """
+    names = {id(p): name for name, p in view.model.named_parameters()}
+    for node in nodes([of]):
+        if name := names.get(id(getattr(node, "variable", None))):
+            raise ValueError(
+                f"parameter {name} is reached past the model's attributes (by the loss, a list, a "
+                f"cache): its part of the Hessian would be missing: read weights in forward() "
+                f"from their modules, and leave penalties on weights out of the loss (weight decay "
+                f"of c/2 |theta|^2 adds c to every eigenvalue)"
+            )
+
+
+def recomputes(view: ModelView, outputs: Tensor) -> bool:
+    """Are modules called again in the backward pass, as activation checkpoints do?"""
+    called = []
+    own = set(view.model.modules())
+    hook = register_module_forward_pre_hook(lambda module, _: called.append(module in own))
+    try:
+        derivative(outputs.sum(), list(view.theta.values()))
+    except (RuntimeError, ValueError):
+        pass  # it is raised again where it is told
+    finally:
+        hook.remove()
+    return any(called)
+
+
 def graph_bytes(build: Callable[[], object], view: ModelView) -> int:
     """Bytes that autograd saves for the products of one first pass, parameters not counted."""
     sizes: dict[int, int] = {}
@@ -87,42 +117,6 @@ def graph_bytes(build: Callable[[], object], view: ModelView) -> int:
         box.clear()
     own = {p.untyped_storage().data_ptr() for p in (*view.theta.values(), *view.fixed.values())}
     return sum(size for pointer, size in sizes.items() if pointer not in own)
-
-
-def gradient_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> float:
-    """|g.v - (L(theta + h v) - L(theta - h v)) / 2h| / |g.v| near the gradient's direction.
-
-    In float64, at the best of several step sizes h: a small loss needs long steps, kinks short
-    ones. An honest gradient gives 1e-6 or less. A hook or a gradient-reversal layer in the graph
-    gives a gradient that belongs to no loss. nan when the model does not run in float64.
-    """
-    double = view.converted(torch.float64)
-    x, y = (t.double() if t.is_floating_point() else t for t in sample)
-    theta = double.theta
-    try:
-        gradient = derivative(loss_fn(double(theta, x), y), list(theta.values()))
-        g = double.flatten(gradient)
-        if g.norm() == 0:
-            return 0.0
-        noise = torch.randn(len(g), generator=torch.Generator().manual_seed(seed)).to(g)
-        v = g / g.norm() + noise / noise.norm()
-        size = double.flatten(theta.values()).detach().norm().item() or 1.0
-
-        def loss_at(t: float) -> float:
-            moved = zip(theta.items(), double.unflatten(v), strict=True)
-            return loss_fn(double({n: p + t * d for (n, p), d in moved}, x), y).item()
-
-        with torch.no_grad():
-            steps = [size * h for h in (1e-8, 1e-7, 1e-6, 1e-5)]
-            slopes = [(loss_at(h) - loss_at(-h)) / (2 * h) for h in steps]
-            loss = abs(loss_at(0.0))
-    except RuntimeError:
-        return math.nan
-    expected = (g @ v).item()
-    # At a minimum the slope drowns in the rounding of the loss: eps |L| / h.
-    rounding = [4 * torch.finfo(torch.float64).eps * loss / h for h in steps]
-    errors = [max(abs(expected - s) - r, 0.0) for s, r in zip(slopes, rounding, strict=True)]
-    return min(errors) / max(abs(expected), g.norm().item())
 
 
 def suspects(view: ModelView, x: Tensor) -> Iterator[str]:

@@ -13,18 +13,21 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lla_helpers.batches import Batches, Pair
+from lla_helpers.finite_differences import gradient_error, product_error
 from lla_helpers.graphs import (
     derivative,
-    gradient_error,
     graph_bytes,
+    recomputes,
     refuse_if_once_only,
+    refuse_if_reached_past,
     suspects,
 )
 from lla_helpers.model_view import ModelView, plain_autograd, same_random_state, shared
@@ -104,9 +107,12 @@ class Hessian:
     ):
         if kind not in KINDS:
             raise ValueError(f"kind must be 'hessian' or 'ggn', not {kind!r}")
-        if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+        if not callable(loss_fn):
+            raise TypeError(f"loss_fn must be a function of (outputs, targets), not {loss_fn!r}")
+        whole = isinstance(block_size, int) and not isinstance(block_size, bool)
+        if block_size is not None and not (whole and block_size >= 1):
             raise ValueError(f"block_size must be a positive integer, not {block_size!r}")
-        if not memory_cap > 0:
+        if not isinstance(memory_cap, Real) or not 0 < memory_cap < 1e9:
             raise ValueError(f"memory_cap is a number of GiB, more than 0, not {memory_cap!r}")
         keep_freed_memory()
         with torch.inference_mode(False):
@@ -122,6 +128,7 @@ class Hessian:
         with plain_autograd(self.device), same_random_state(self.device):
             self.loss_dtype = loss_dtype(self.view, loss_fn, self.sample())
             refuse_if_random(self.view, self.sample()[0])
+            self.look_at_graph()
             ours = self.view.own_layers = self.takes_our_layers()
             each = self.bytes_per_sample()
             room = memory_cap * 2**30 / 2
@@ -270,11 +277,14 @@ class Hessian:
     def check(self, seed: int = 0) -> Validity:
         """Asymmetry, non-linearity, and whether the gradient is that of the loss, hooks named."""
         with plain_autograd(self.device), same_random_state(self.device):
-            error = gradient_error(self.view, self.loss_fn, self.sample(), seed)
-            error = float(over_ranks(torch.tensor(error), "max"))
+            data = self.view, self.loss_fn, self.sample()
             notes = tuple(suspects(self.view, self.sample()[0]))
+            errors = [gradient_error(*data, seed), 0.0]
+            if notes and self.kind == "hessian":
+                errors[1] = product_error(*data, seed)
+        gradient, product = over_ranks(torch.tensor(errors), "max").tolist()
         found = check_operator(self, seed)
-        return replace(found, gradient_error=error, notes=notes)
+        return replace(found, gradient_error=gradient, product_error=product, notes=notes)
 
     def to_scipy(self):
         """A scipy.sparse.linalg.LinearOperator that maps float64 arrays to float64 arrays."""
@@ -313,14 +323,27 @@ class Hessian:
         with same_random_state(self.device):
             outputs = forward(self.view, x).to(self.loss_dtype)
         build = hessian_product if self.kind == "hessian" else ggn_product
-        return build(outputs, lambda z: share * mean_loss(self.loss_fn, z, y), self.view)
+        loss = partial(self.share_of_loss, y=y, share=share)
+        return self.view.in_place_of_the_model(lambda: build(outputs, loss, self.view))
+
+    def share_of_loss(self, z: Tensor, y: Tensor, share: float) -> Tensor:
+        return share * mean_loss(self.loss_fn, z, y)
 
     def multiplied(self, first_pass: FirstPass, vectors: Tensor) -> Tensor:
         """One chunk's share of H v for vectors (k, P), in one walk of its graph."""
-        if len(vectors) == 1:
-            return self.view.flatten(first_pass.product(self.view.unflatten(vectors[0])))[None]
-        k = len(vectors)
-        return self.view.flatten(first_pass.product(self.view.unflatten(vectors), block=k), (k,))
+        view, k = self.view, len(vectors)
+        alone = k == 1
+        v = view.unflatten(vectors[0] if alone else vectors)
+        walk = partial(first_pass.product, v, block=0 if alone else k)
+        found = view.in_place_of_the_model(walk)
+        return view.flatten(found)[None] if alone else view.flatten(found, (k,))
+
+    def look_at_graph(self) -> None:
+        """What only the graph of a few samples shows: foreign parameters, and checkpoints."""
+        x, y = self.sample()
+        outputs = forward(self.view, x)
+        refuse_if_reached_past(self.view, mean_loss(self.loss_fn, outputs.to(self.loss_dtype), y))
+        self.view.recomputes = recomputes(self.view, outputs)
 
     def takes_our_layers(self) -> bool:
         """Is a product through our layers, on a few samples, the one through PyTorch's?
@@ -378,8 +401,7 @@ class Hessian:
         return (x, y) if self.view.mode == "train" else (x[:size], y[:size])
 
     def bytes_per_sample(self) -> float:
-        # Copies: a view of the data would count, and keep, all of them.
-        x, y = (t.clone() for t in self.sample())
+        x, y = self.batches.few_of_the_heaviest()
         return graph_bytes(lambda: self.first_pass(x, y), self.view) / len(x)
 
 
@@ -444,6 +466,7 @@ def ggn_product(outputs: Tensor, loss_fn: Callable[[Tensor], Tensor], view) -> F
     dl_dz = derivative(loss, [z], create_graph=True)
     u = torch.zeros_like(outputs, requires_grad=True)
     jt_u = derivative(outputs, leaves, [u], create_graph=True)
+    refuse_if_once_only(jt_u)
 
     def product(v: list[Tensor], block: int = 0) -> tuple[Tensor, ...]:
         (jv,) = derivative(jt_u, [u], v, block=block)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 
@@ -29,10 +29,11 @@ class ModelView:
     glob also reaches frozen parameters. `theta` is the snapshot, a dict of leaf tensors that
     require grad. `size` is P, the number of entries of theta. `own_layers` makes layers take
     the second derivatives of this package, for vectors that go `one_by_one` or several in a walk.
+    `recomputes` says that layers are called again in backward passes.
     `arranged` holds what stood in for operations without a second derivative, one sentence each,
     once the view has been evaluated.
 
-    Raises ValueError when no parameter is chosen, or the mode is unknown.
+    Raises ValueError when no parameter is chosen or the chosen are empty, or the mode is unknown.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ModelView:
         some = everything[chosen[0]]
         self.model, self.mode = model, mode
         self.dtype = some.dtype if dtype is None else dtype
-        if not self.dtype.is_floating_point:
+        if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
             raise ValueError(f"dtype must be a floating-point type, not {self.dtype}")
         self.device = some.device if device is None else torch.device(device)
         self.theta = {name: self.snapshot(everything[name]).requires_grad_() for name in chosen}
@@ -61,7 +62,9 @@ class ModelView:
         }
         self.buffers = {name: self.snapshot(b) for name, b in model.named_buffers()}
         self.size = sum(p.numel() for p in self.theta.values())
-        self.own_layers, self.one_by_one = False, True
+        if self.size == 0:
+            raise ValueError(f"the chosen parameters have no entries: {', '.join(chosen)}")
+        self.own_layers, self.one_by_one, self.recomputes = False, True, False
         self.arranged: set[str] = set()
 
     def restricted(self, params: str | Sequence[str]) -> ModelView:
@@ -89,18 +92,33 @@ class ModelView:
 
     def __call__(self, theta: dict[str, Tensor], x: Tensor) -> Tensor:
         """f(x; theta). Raises TypeError when the model returns anything but one tensor."""
-        # Fresh buffers for every pass: batch norm in train mode writes into its running statistics.
-        buffers = {name: b.clone() for name, b in self.buffers.items()}
         ours = self.own_layers and torch.is_grad_enabled()
         shortest = ShortestWay(self.one_by_one) if ours else nullcontext()
         with in_mode(self.model, self.mode), twice_differentiable(self.arranged), shortest:
-            outputs = functional_call(self.model, (theta, self.fixed, buffers), (x,))
+            outputs = functional_call(self.model, (theta, self.fixed, self.fresh_buffers()), (x,))
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"the model returns {type(outputs).__name__}, not one tensor: wrap it in a module "
                 f"that returns the output that the loss is taken of"
             )
         return outputs
+
+    def fresh_buffers(self) -> dict[str, Tensor]:
+        """For every pass: batch norm in train mode writes into its running statistics."""
+        return {name: b.clone() for name, b in self.buffers.items()}
+
+    def in_place_of_the_model(self, walk: Callable[[], object]):
+        """walk(), where layers may be evaluated again (`recomputes`): then with these weights.
+
+        Activation checkpoints call the model's modules in the backward pass, when the model has
+        its own weights and mode again.
+        """
+        if not self.recomputes:
+            return walk()
+        everything = {**self.theta, **self.fixed, **self.fresh_buffers()}
+        ours = {f"model.{name}": t for name, t in everything.items()}
+        with in_mode(self.model, self.mode), twice_differentiable(self.arranged):
+            return functional_call(Around(self.model), ours, (walk,))
 
     def flatten(self, tensors: Iterable[Tensor], lead: tuple[int, ...] = ()) -> Tensor:
         """Tensors in the order of theta, as one vector of length P.
@@ -116,6 +134,17 @@ class ModelView:
         return [
             part.reshape(lead + p.shape) for part, p in zip(parts, self.theta.values(), strict=True)
         ]
+
+
+class Around(nn.Module):
+    """Calls what it is given, while functional_call has the model's weights replaced."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, walk: Callable[[], object]):
+        return walk()
 
 
 def shared(model: nn.Module) -> list[str]:
@@ -157,14 +186,24 @@ def choose(everything: dict[str, Tensor], params: str | Sequence[str] | None) ->
 
 @contextmanager
 def in_mode(model: nn.Module, mode: str) -> Iterator[None]:
-    """Put the model into `mode`, and put every module back as it was."""
+    """Put the model into `mode`, and put every module back as it was.
+
+    Also the plain attributes that hold tensors: pruning and the older weight norm leave a weight
+    there that was put together from other parameters.
+    """
     before = {module: module.training for module in model.modules()}
+    tensors = [
+        (module, {name: t for name, t in vars(module).items() if isinstance(t, Tensor)})
+        for module in before
+    ]
     model.train(mode == "train")
     try:
         yield
     finally:
         for module, training in before.items():
             module.training = training
+        for module, attributes in tensors:
+            vars(module).update(attributes)
 
 
 @contextmanager

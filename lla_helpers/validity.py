@@ -18,9 +18,11 @@ class Validity:
     gradient_error: relative difference between the gradient and a central difference of the loss;
         only a Hessian knows its loss, for any other operator it is 0.
     notes: hooks and custom autograd functions that were found, one sentence each. Alone they are
-        no fault: the three numbers decide.
+        no fault: the numbers decide.
     precision: eps of the operator's dtype. Rounding alone makes an honest float32 operator
         asymmetric by up to about 100 eps (a CNN with batch norm in "train" mode).
+    product_error: relative difference between H v and a central difference of the gradient; taken
+        where `notes` name something, else 0.
     """
 
     asymmetry: float
@@ -28,16 +30,18 @@ class Validity:
     gradient_error: float = 0.0
     notes: tuple[str, ...] = ()
     precision: float = 0.0
+    product_error: float = 0.0
 
     def faults(self, tolerance: float = 1e-6) -> tuple[str, ...]:
         """Why the operator is no Hessian to within `tolerance`; empty if nothing speaks against it.
 
         Symmetry and linearity are held to `tolerance` or 1000 eps, whichever is larger: in float32
-        that is 1e-4, and a tampered operator is off by 1e-2 and more. The gradient is held to the
-        square root of `tolerance`: that is what a central difference across a few kinks can tell.
+        that is 1e-4, and a tampered operator is off by 1e-2 and more; in half precision to 0.05,
+        since 1000 eps would forgive everything. Gradient and product are held to the square root of
+        `tolerance`: that is what a central difference across a few kinks can tell.
         """
         found = []
-        rounding = max(tolerance, 1000 * self.precision)
+        rounding = max(tolerance, min(1000 * self.precision, 0.05))
         if not self.asymmetry <= rounding:
             found.append(f"not symmetric: relative asymmetry {self.asymmetry:.1e}")
         if not self.nonlinearity <= rounding:
@@ -45,6 +49,10 @@ class Validity:
         if self.gradient_error > tolerance**0.5:
             found.append(
                 f"the gradient is not that of the loss: relative error {self.gradient_error:.1e}"
+            )
+        if self.product_error > tolerance**0.5:
+            found.append(
+                f"H v is not the derivative of the gradient: off by {self.product_error:.1e} of H v"
             )
         return (*found, *self.notes) if found else ()
 

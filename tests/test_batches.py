@@ -168,3 +168,40 @@ def test_cutting_never_gives_an_empty_chunk():
     empty, full = (X[:0], Y[:0]), (X[:4], Y[:4])
     other = (torch.ones(2, 9), Y[:2])
     assert [len(x) for x, _ in cut([empty, full, empty, other, empty], 4)] == [4, 2]
+
+
+class Refilled:
+    """A loader that fills one buffer again and again, as those with pinned memory do."""
+
+    def __iter__(self):
+        x, y = torch.empty(4, 3), torch.empty(4, dtype=Y.dtype)
+        for i in range(0, 20, 4):
+            x.copy_(X[i : i + 4])
+            y.copy_(Y[i : i + 4])
+            yield x, y
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_loader_may_fill_one_buffer_every_time(mode):
+    for _ in range(2):
+        chunks = list(Batches(Refilled(), chunk_size=8, mode=mode))
+        assert torch.equal(torch.cat([x for x, _ in chunks]), X[:20])
+        assert torch.equal(torch.cat([y for _, y in chunks]), Y[:20])
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_data_that_are_written_to_afterwards_are_refused(as_list):
+    x = X.clone()
+    data = Batches([(x, Y)] if as_list else (x, Y), chunk_size=512)
+    list(data)
+    x[3] += 1
+    with pytest.raises(ValueError, match="written to after the operator was built"):
+        list(data)
+
+
+def test_the_largest_samples_and_chunks_are_known_wherever_they_stand():
+    data = [(torch.ones(n, length), torch.ones(n)) for n, length in ((2, 5), (40, 7), (3, 6))]
+    x, _ = Batches(data).few_of_the_heaviest()
+    assert x.shape == (32, 7)
+    whole = Batches(data, mode="train")
+    assert whole.few_of_the_heaviest()[0].shape == (40, 7) and whole.longest == 40

@@ -922,3 +922,130 @@ def test_sequences_of_different_length_in_each_batch():
     ]
     H = Hessian(model, CE, data, dtype=torch.float64)
     assert error(H.dense(), Flat(model, CE, data).hessian()) < 1e-10
+
+
+class Listed(nn.Module):
+    """A weight used again through a list, where nobody can replace it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 5), nn.Linear(5, 3)
+        self.again = [self.first.weight]
+
+    def forward(self, x):
+        return self.last(torch.tanh(F.linear(torch.tanh(self.first(x)), self.again[0])))
+
+
+def five_features(n=20):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 5, generator=generator), torch.arange(n) % 3
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn"])
+def test_parameters_that_are_reached_past_the_model_are_refused(kind):
+    """They would be constants: weight decay in the loss would add nothing instead of c."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+
+    def decayed(z, y):
+        return CE(z, y) + 0.5 * sum(p.square().sum() for p in model.parameters())
+
+    with pytest.raises(ValueError, match=r"parameter 2\.bias is reached past the model"):
+        Hessian(model, decayed, five_features(), kind=kind, params="2.*")
+    with pytest.raises(ValueError, match=r"parameter first\.weight is reached past the model"):
+        Hessian(Listed(), CE, five_features(), kind=kind)
+    model.requires_grad_(False)  # a penalty on constants is a constant
+    Hessian(model, decayed, five_features(), kind=kind, params="2.*")
+
+
+class Recomputed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.a, self.m, self.b = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.drop = nn.Dropout()
+
+    def inner(self, x):
+        return self.drop(self.m(torch.tanh(self.a(x)))).tanh()
+
+    def forward(self, x):
+        return self.b(torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False))
+
+
+@pytest.mark.parametrize("memory_cap", [4.0, 1e-9], ids=["kept", "rebuilt"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_layers_that_are_computed_again_take_the_weights_of_construction(memory_cap, dtype):
+    """Activation checkpoints call modules in the backward pass; the model may be elsewhere then."""
+    model, data = Recomputed(), five_features()
+    plain = nn.Sequential(model.a, nn.Tanh(), model.m, nn.Tanh(), model.b)
+    names = ["a.weight", "a.bias", "m.weight", "m.bias", "b.weight", "b.bias"]
+    exact = Hessian(plain, CE, data, dtype=torch.float64).dense()
+    fresh, used = (Hessian(model, CE, data, dtype=dtype, memory_cap=memory_cap) for _ in "ab")
+    assert fresh.names == names
+    used.dense()
+    assert model.training
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2)
+    for H in (fresh, used):
+        error = (H.dense().double() - exact).norm() / exact.norm()
+        assert error < CLOSE[dtype]
+
+
+def test_an_untwice_differentiable_function_is_refused_by_the_gauss_newton_matrix_too():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return g * ctx.saved_tensors[0].cos()
+
+    class Model(nn.Sequential):
+        def forward(self, x):
+            return self[1](Once.apply(self[0](x)))
+
+    model = Model(nn.Linear(5, 5), nn.Linear(5, 3))
+    for kind in ("hessian", "ggn"):
+        with pytest.raises(ValueError, match="once_differentiable"):
+            Hessian(model, CE, five_features(), kind=kind) @ torch.ones(48)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"memory_cap": float("inf")}, "memory_cap is a number of GiB"),
+        ({"memory_cap": "4"}, "memory_cap is a number of GiB"),
+        ({"memory_cap": None}, "memory_cap is a number of GiB"),
+        ({"block_size": True}, "block_size must be a positive integer"),
+        ({"dtype": "float32"}, "dtype must be a floating-point type"),
+        ({"loss_fn": None}, "loss_fn must be a function of"),
+    ],
+    ids=str,
+)
+def test_wrong_types_are_told_in_one_sentence(options, complaint):
+    options = {"loss_fn": CE, **options}
+    with pytest.raises((TypeError, ValueError), match=complaint) as error:
+        Hessian(nn.Linear(5, 3), options.pop("loss_fn"), five_features(), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_parameters_without_entries_are_refused():
+    model = nn.Linear(5, 3)
+    model.register_parameter("empty", nn.Parameter(torch.empty(0)))
+    with pytest.raises(ValueError, match="have no entries: empty"):
+        Hessian(model, CE, five_features(), params="empty")
+
+
+def test_the_cap_counts_the_largest_batch_wherever_it_stands():
+    model = nn.Sequential(nn.Linear(5, 200), nn.Tanh(), nn.Linear(200, 3))
+    small, large = five_features(2), five_features(1000)
+    first, last = (
+        Hessian(model, CE, batches, mode="train", memory_cap=0.01)
+        for batches in ([large, small, large], [small, large, large])
+    )
+    assert first.one_chunk == last.one_chunk > 1000 * 200 * 4
+    assert first.kept == last.kept

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from lla_helpers import Hessian
 from lla_helpers.model_view import (
@@ -263,3 +264,18 @@ class Seen(torch.overrides.TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         self.names.append(getattr(function, "__name__", ""))
         return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_that_hooks_put_together_are_put_back():
+    """The older weight norm and pruning leave a plain tensor, made of other parameters."""
+    for prepare in (
+        torch.nn.utils.weight_norm,
+        lambda m: prune.random_unstructured(m, "weight", 0.2) and m,
+    ):
+        model = nn.Sequential(prepare(nn.Linear(4, 3)))
+        before = model[0].weight
+        x, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+        H = Hessian(model, F.cross_entropy, (x, y), dtype=torch.float64)
+        H @ torch.ones(H.shape[0])
+        assert model[0].weight is before

@@ -189,3 +189,104 @@ def test_tolerances_follow_the_precision():
     assert Validity(0.0, 0.0, gradient_error=math.nan).faults() == ()
     assert Validity(0.0, 0.0, notes=("hook",)).faults() == ()
     assert Validity(1.0, 0.0, notes=("hook",)).faults()[-1] == "hook"
+
+
+class Untracked(torch.autograd.Function):
+    """sin with the right derivative, which hides that it depends on x."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.slope = x.detach().cos()
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.slope
+
+
+class Tracked(Untracked):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0].cos()
+
+
+class Bent(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first, self.last = nn.Linear(5, 6), nn.Linear(6, 3)
+        self.function = function
+
+    def forward(self, x):
+        return self.last(torch.relu(self.function.apply(3 * self.first(x))))
+
+
+def some_samples(n=40):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 5, generator=generator), torch.arange(n) % 3
+
+
+@pytest.mark.parametrize(("function", "honest"), [(Tracked, True), (Untracked, False)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_hessian_that_is_not_the_gradients_derivative_is_told(function, honest, dtype):
+    """Symmetric, linear, and the gradient is right: only differences of gradients show it."""
+    found = Hessian(Bent(function), CE, some_samples(), dtype=dtype).check()
+    assert found.gradient_error < 1e-5 and found.asymmetry < 1e-4
+    assert (found.product_error < 1e-5) == honest
+    assert bool(found.faults()) != honest
+    if not honest:
+        assert "not the derivative of the gradient" in found.faults()[0]
+
+
+@pytest.mark.parametrize("factor", [1, 4.5, 5, 6])
+def test_a_network_without_loss_left_is_not_accused(factor):
+    """log(1 + e^-z) rounds to multiples of eps, however small it is: here down to a loss of 3e-13.
+
+    Steps that are too short then see steps, not slopes; they cannot agree on a slope either.
+    """
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(40, 5, generator=generator)
+    y = (x[:, 0] > 0).long()
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(600):
+        optimizer.zero_grad()
+        CE(model(x), y).backward()
+        optimizer.step()
+    with torch.no_grad():
+        model[2].weight.mul_(factor)
+        model[2].bias.mul_(factor)
+    H = Hessian(model, CE, (x, y))
+    if factor == 6:
+        assert H.loss() < 1e-11
+    assert H.check().faults() == ()
+
+
+def test_in_half_precision_a_matrix_that_is_not_symmetric_is_still_found():
+    """1000 eps would be 1 in float16 and 8 in bfloat16: nothing could fail."""
+    for dtype in (torch.float16, torch.bfloat16):
+        honest = check_operator(A.to(dtype))
+        assert honest.faults() == ()
+        assert "not symmetric" in check_operator((A.norm() * SKEW).to(dtype)).faults()[0]
+
+
+def test_the_padding_row_of_an_embedding_is_a_constant():
+    """PyTorch gives it no gradient, though the loss depends on it: that is no manipulation."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Embedding(6, 4, padding_idx=0), nn.Flatten(), nn.Tanh(), nn.Linear(12, 3)
+        )
+        model[0].weight.data[0] = 1.0
+    x = torch.arange(60).reshape(20, 3) % 6
+    H = Hessian(model, CE, (x, torch.arange(20) % 3))
+    assert H.check().faults() == ()
+    assert not H.dense()[:4].any()
