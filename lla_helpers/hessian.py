@@ -82,12 +82,14 @@ class Hessian:
     memory_cap: GiB for graphs, vectors at work and Lanczos vectors. At most half of it is
         the graphs': those that fit are kept, the others rebuilt for every block of products.
 
-    The weights are those at construction. Nothing of the model changes. Where torch.distributed is
+    The weights are those at construction. Nothing of the model changes. The padding row of an
+    embedding is a constant, as in training. Where torch.distributed is
     initialised, `data` is this rank's shard, and every sum runs over all ranks.
 
     Raises ValueError or TypeError, in one sentence, when the operator would be ill-defined: empty
     data, a loss that is no scalar, no mean over samples or not finite, outputs that are random
-    (dropout), other samples on a second pass, no parameter to differentiate by.
+    (dropout), other samples on a second pass, data written to later, no parameter to differentiate
+    by, or one that loss or model read past the modules' attributes (weight decay in the loss).
     """
 
     def __init__(
@@ -275,7 +277,10 @@ class Hessian:
         return block
 
     def check(self, seed: int = 0) -> Validity:
-        """Asymmetry, non-linearity, and whether the gradient is that of the loss, hooks named."""
+        """Asymmetry, non-linearity, and whether the gradient is that of the loss, hooks named.
+
+        Where hooks or custom functions are found, also whether H is the gradient's derivative.
+        """
         with plain_autograd(self.device), same_random_state(self.device):
             data = self.view, self.loss_fn, self.sample()
             notes = tuple(suspects(self.view, self.sample()[0]))
