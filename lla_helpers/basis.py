@@ -6,7 +6,6 @@ disk at every step, in pieces; the numbers are the same, only slower.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator
 
@@ -15,6 +14,22 @@ import torch
 from torch import Tensor
 
 PIECE = 2**26  # bytes read at a time
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Euclidean norms of the rows of (k, P), float64, shape (k,).
+
+    The squares of a float32 vanish below 1e-23 and overflow above 1e19; a float64 copy of one row
+    at a time holds them.
+    """
+    return torch.stack([torch.linalg.vector_norm(row, dtype=torch.float64) for row in rows])
+
+
+def divided(rows: Tensor, numbers: Tensor) -> Tensor:
+    """Each row of (k, P) over its number of (k,), in the dtype of the rows."""
+    # float16 ends at 65504, so the numbers may not fit the dtype of the rows.
+    least_single = torch.promote_types(rows.dtype, torch.float32)
+    return (rows / numbers.to(least_single)[:, None]).to(rows.dtype)
 
 
 class Basis:
@@ -39,7 +54,8 @@ class Basis:
             self.rows[self.filled] = q
         else:
             self.file.seek(0, 2)
-            q.detach().cpu().contiguous().numpy().tofile(self.file)
+            # As bytes, since NumPy knows no bfloat16.
+            q.detach().cpu().contiguous().view(torch.uint8).numpy().tofile(self.file)
         self.filled += 1
 
     def pieces(self) -> Iterator[Tensor]:
@@ -51,11 +67,11 @@ class Basis:
         if left:
             self.file.flush()
             self.file.seek(0)
-        dtype = torch.empty(0, dtype=self.like.dtype).numpy().dtype
         while left:
             count = min(left, max(1, PIECE // self.bytes))
-            piece = torch.from_numpy(np.fromfile(self.file, dtype, count * math.prod(self.shape)))
-            yield piece.to(self.like.device).reshape(count, *self.shape).transpose(0, 1)
+            piece = torch.from_numpy(np.fromfile(self.file, np.uint8, count * self.bytes))
+            piece = piece.view(self.like.dtype).reshape(count, *self.shape)
+            yield piece.to(self.like.device).transpose(0, 1)
             left -= count
 
     def orthogonalised(self, w: Tensor) -> Tensor:
@@ -64,12 +80,12 @@ class Basis:
         Once is enough unless a vector shrinks below 1/sqrt(2) of its norm, then twice is (Parlett).
         """
         for _ in range(2):
-            before = w.norm(dim=1)
+            before = row_norms(w)
             components = torch.zeros_like(w)
             for piece in self.pieces():
                 along = torch.bmm(piece, w.unsqueeze(2))
                 components += torch.bmm(along.transpose(1, 2), piece).squeeze(1)
             w = w - components
-            if (w.norm(dim=1) > 0.7071 * before).all():
+            if (row_norms(w) > 0.7071 * before).all():
                 break
         return w

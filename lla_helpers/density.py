@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -250,32 +250,34 @@ def slq(
     weight 1/P and before the others, and the probes see only their complement.
 
     accuracy: add probes, at least four, until the density's `accuracy()`, the expected W1 over the
-    range, is at most this. `max_probes` ends it, or a `resolution()` that no number of probes can
-    mend, with a warning that says what was reached.
+    range, is at most this. `max_probes` ends it, be it below four or below `probes`, or a
+    `resolution()` that no number of probes can mend, with a warning that says what was reached.
 
-    Lanczos vectors beyond `op.room`, the bytes that an operator leaves for them, lie on disk.
+    Lanczos vectors beyond `op.room`, the bytes that an operator leaves for them, lie on disk; those
+    of the deflation are as many as `top_eigenpairs` says.
 
-    Raises ValueError for steps or probes below 1, or a seed or deflate below 0.
+    Raises ValueError for steps or probes below 1, a seed or deflate below 0, or max_probes below 2.
     """
     for name, value, least in (
         ("steps", steps, 1),
         ("probes", probes, 1),
         ("deflate", deflate, 0),
         ("seed", seed, 0),
+        ("max_probes", max_probes, 2),  # one probe has no accuracy
     ):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer, at least {least}, not {value!r}")
     dim = op.shape[0]
     if deflate >= dim:
         raise ValueError(f"deflate = {deflate} leaves nothing of an operator of dimension {dim}")
-    if accuracy is not None and not accuracy > 0:
+    if accuracy is not None and not (isinstance(accuracy, Real) and accuracy > 0):
         raise ValueError(f"accuracy is a share of the range and must be positive, not {accuracy!r}")
     validity = op.check() if hasattr(op, "check") else check_operator(op)
     exact = np.empty(0)
     if deflate:
         exact, vectors = top_eigenpairs(op, deflate, "LM", seed=seed)
         op = Complement(op, vectors)
-    runs, wanted = [], probes if accuracy is None else max(probes, 4)
+    runs, wanted = [], probes if accuracy is None else min(max(probes, 4), max_probes)
     with progress_bar(progress) as tick:
         while True:
             runs += ritz_of_probes(op, steps, seed, range(len(runs), wanted), tick)
@@ -345,7 +347,8 @@ class Complement:
         self.shape, self.dtype = op.shape, op.dtype
         self.device = getattr(op, "device", vectors.device)
         self.block_size = getattr(op, "block_size", None)
-        self.room = getattr(op, "room", None)
+        room = getattr(op, "room", None)
+        self.room = None if room is None else max(room - vectors.nbytes, 0.0)
 
     def project(self, v: torch.Tensor) -> torch.Tensor:
         return v - self.vectors @ (self.vectors.T @ v)

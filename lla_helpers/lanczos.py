@@ -17,7 +17,7 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from lla_helpers.basis import Basis
+from lla_helpers.basis import Basis, divided, row_norms
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def lanczos(
         raise ValueError(f"start has shape ({size},) or ({size}, k), not {tuple(start.shape)}")
     steps = min(steps, size)
     q = start.reshape(size, -1).T.to(op.dtype).contiguous()
-    norms = q.norm(dim=1, keepdim=True)
+    norms = row_norms(q)
     if not (torch.isfinite(norms) & (norms > 0)).all():
         raise ValueError("a start vector of Lanczos must be finite and not zero")
-    q = q / norms
+    q = divided(q, norms)
     k = len(q)
     basis, previous = Basis(k, steps, size, like=q, room=room), None
     alpha, beta = np.zeros((k, steps)), np.zeros((k, max(steps - 1, 0)))
@@ -106,19 +106,17 @@ def lanczos(
             on_step()
         if j == steps - 1:
             break
-        b = w.norm(dim=1, keepdim=True)
-        beta[:, j] = b[:, 0].double().cpu().numpy()
+        b = row_norms(w)
+        beta[:, j] = b.cpu().numpy()
         scale = np.maximum.reduce([scale, abs(alpha[:, j]), beta[:, j]])
         broken = (beta[:, j] <= tiny * scale) & (length == steps)
         length[broken] = j + 1
         if (length <= j + 1).all():
             break
         # A broken run goes on with zero vectors, which cost nothing and change nothing.
-        alive = torch.as_tensor(length > j + 1, device=q.device)[:, None]
-        previous, q = (
-            q,
-            torch.where(alive, w / torch.where(alive, b, torch.ones_like(b)), torch.zeros_like(w)),
-        )
+        alive = torch.as_tensor(length > j + 1, device=q.device)
+        following = divided(w, torch.where(alive, b, torch.ones_like(b)))
+        previous, q = q, torch.where(alive[:, None], following, torch.zeros_like(w))
     for i, n in enumerate(length):
         alpha[i, n:], beta[i, n - 1 :] = 0.0, 0.0
     return Tridiagonal(alpha, beta, length, basis)
@@ -150,6 +148,11 @@ def top_eigenpairs(
     stand: an eigenvector that the first start vector missed shows itself (a repeated eigenvalue).
     Warns NotConverged, naming the residual, when `max_products` do not suffice.
     Raises ValueError for k outside 1..P or another `which`.
+
+    Memory: max(2k + 20, 40) vectors of P, and up to k + 8 of them again at a restart. Where an
+    operator has `room`, bytes left for such vectors, fewer are kept and restarts are more frequent.
+    A restart must leave room to grow: k + 12 vectors, and k + 2 again, are taken even where they
+    exceed the room.
     """
     size = op.shape[0]
     if not isinstance(k, Integral) or not 1 <= k <= size:
@@ -157,11 +160,11 @@ def top_eigenpairs(
     if which not in ORDER:
         raise ValueError(f"which must be 'LA', 'SA' or 'LM', not {which!r}")
     tol = torch.finfo(op.dtype).eps ** (2 / 3) if tol is None else tol
-    space = KrylovSpace(op, seed, width=min(size, max(2 * k + 20, 40)))
+    space = KrylovSpace(op, seed, krylov_width(op, k))
     space.grow(min(2 * k, space.width))
     before = None
     while True:
-        values, vectors, residuals = space.ritz_pairs(ORDER[which])
+        values, s, residuals = space.ritz_pairs(ORDER[which])
         scale = abs(values).max(initial=0.0)
         enough = len(values) >= k and (residuals[:k] <= tol * scale).all()
         if before is not None:
@@ -179,11 +182,24 @@ def top_eigenpairs(
             break
         if enough:
             before = values[:k]
-            space.restart(values, vectors, keep=k, fresh=True)
+            space.restart(values, s, keep=k, fresh=True)
         elif space.filled >= space.width:
-            space.restart(values, vectors, keep=min(k + 8, space.width - 10))
+            space.restart(values, s, keep=min(k + 8, space.width - 10))
         space.grow(min(10, space.width - space.filled))
-    return values[:k], vectors[:, :k]
+    return values[:k], space.combined(s[:, :k])
+
+
+def krylov_width(op, k: int) -> int:
+    """How many rows a KrylovSpace has for k eigenpairs: max(2k + 20, 40), or what fits `op.room`.
+
+    Half of the room is for the rows, half for their combinations at a restart. At least k + 12: a
+    restart keeps k and two more, and leaves ten to grow.
+    """
+    width, room = max(2 * k + 20, 40), getattr(op, "room", None)
+    if room is not None:
+        fit = room / (2 * op.shape[0] * op.dtype.itemsize)
+        width = max(k + 12, int(min(width, fit)))
+    return min(op.shape[0], width)
 
 
 def stands_apart(keys: np.ndarray, residuals: np.ndarray, k: int, tol: float) -> bool:
@@ -215,7 +231,7 @@ class KrylovSpace:
         rows, v = self.rows[: self.filled], v.to(self.device, self.op.dtype)
         for _ in range(2):
             v = v - rows.T @ (rows @ v)
-        return v / v.norm()
+        return divided(v[None], row_norms(v[None]))[0]
 
     def grow(self, steps: int) -> None:
         """Append `next` and take A `next`, less its part in the rows, as the one after it."""
@@ -224,13 +240,13 @@ class KrylovSpace:
             self.rows[n] = self.next
             self.filled, self.products = n + 1, self.products + 1
             rows, w = self.rows[: n + 1], self.op @ self.next
-            size = w.norm().item()
+            size = row_norms(w[None]).item()
             for _ in range(2):
                 along = rows @ w
                 self.s[: n + 1, n] += along.double().cpu().numpy()
                 w = w - rows.T @ along
             self.s[n, : n + 1] = self.s[: n + 1, n]
-            self.beta = w.norm().item()
+            self.beta = row_norms(w[None]).item()
             if self.filled == self.op.shape[0]:
                 return
             if self.beta <= 10 * torch.finfo(self.op.dtype).eps * max(size, abs(self.s).max()):
@@ -238,17 +254,23 @@ class KrylovSpace:
             else:
                 self.next = w / self.beta
 
-    def ritz_pairs(self, order) -> tuple[np.ndarray, Tensor, np.ndarray]:
-        """Ritz values in `order`, vectors (P, n), and residuals beta |last entry of s_j|."""
+    def ritz_pairs(self, order) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values in `order`, eigenvectors s_j of S (n, n), residuals beta |last entry of s_j|.
+
+        The Ritz vectors are Q^T s_j; `combined` makes as many of them as are needed.
+        """
         values, s = np.linalg.eigh(self.s[: self.filled, : self.filled])
         first = np.argsort(order(values), kind="stable")
         values, s = values[first], s[:, first]
-        vectors = self.rows[: self.filled].T @ torch.from_numpy(s).to(self.rows)
-        return values, vectors, self.beta * abs(s[-1:]).reshape(-1)
+        return values, s, self.beta * abs(s[-1:]).reshape(-1)
 
-    def restart(self, values: np.ndarray, vectors: Tensor, keep: int, fresh: bool = False) -> None:
+    def combined(self, s: np.ndarray) -> Tensor:
+        """Q^T s, (P, n): combinations of the rows that are filled."""
+        return self.rows[: self.filled].T @ torch.from_numpy(s).to(self.rows)
+
+    def restart(self, values: np.ndarray, s: np.ndarray, keep: int, fresh: bool = False) -> None:
         """Keep the first Ritz vectors as the basis; go on from `next`, or from a random vector."""
-        self.rows[:keep] = vectors[:, :keep].T
+        self.rows[:keep] = self.combined(s[:, :keep]).T
         self.s[:] = 0.0
         self.s[range(keep), range(keep)] = values[:keep]
         self.filled = keep

@@ -25,6 +25,18 @@ def test_disk_and_memory_give_the_same_tridiagonal(monkeypatch, in_memory):
     assert (gram - torch.eye(60)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_what_lies_on_disk_comes_back_in_its_dtype(monkeypatch, dtype):
+    monkeypatch.setattr(lla_helpers.basis, "PIECE", 100)
+    vectors = torch.randn(3, 2, 7).to(dtype)
+    basis = lla_helpers.basis.Basis(2, 3, 7, like=vectors[0], room=0)
+    for q in vectors:
+        basis.append(q)
+    found = torch.cat(list(basis.pieces()), dim=1)
+    assert len(basis.rows) == 0 and found.dtype == dtype
+    assert torch.equal(found, vectors.transpose(0, 1))
+
+
 def test_a_small_cap_sends_some_vectors_of_slq_to_disk(monkeypatch):
     seen = []
     keep = lla_helpers.basis.Basis.__init__

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from lla_helpers import Hessian, SpectralDensity, slq, top_eigenpairs
 from lla_helpers.data import load_digits
+from lla_helpers.density import Complement
 from lla_helpers.lanczos import NotConverged, lanczos
 from lla_helpers.models import mlp
 from lla_helpers.training import train
@@ -334,6 +335,37 @@ def test_accuracy_is_reached_or_its_lack_is_told():
     assert coarse.probes == 4
 
 
+@pytest.mark.parametrize(("probes", "most"), [(4, 2), (1, 3), (9, 5)])
+def test_max_probes_ends_it_below_four_and_below_probes(probes, most):
+    with pytest.warns(NotConverged, match=f"{most} probes reach an accuracy of"):
+        assert slq(matrix(), 30, probes, accuracy=1e-6, max_probes=most).probes == most
+
+
+@pytest.mark.parametrize("c", [2.0**-80, 2.0**66])
+def test_squares_that_float32_cannot_hold_change_nothing(c):
+    A = matrix(dtype=torch.float32)
+    d, scaled = slq(A, 25, 3), slq(c * A, 25, 3)
+    assert (scaled.nodes / c == d.nodes).all() and (scaled.weights == d.weights).all()
+
+
+def test_half_precision_has_a_density():
+    d = slq(matrix(dtype=torch.bfloat16), 20, 2, deflate=2)
+    assert d.support[1] == pytest.approx(5.0, rel=0.03)
+
+
+def test_deflated_vectors_leave_less_room():
+    op = matrix()
+    vectors = torch.linalg.qr(torch.randn(200, 3, dtype=torch.float64))[0]
+    assert Complement(op, vectors).room is None
+
+    class Roomy:
+        shape, dtype, room = op.shape, op.dtype, 10_000.0
+
+    assert Complement(Roomy(), vectors).room == 10_000 - 3 * 200 * 8
+    Roomy.room = 100.0
+    assert Complement(Roomy(), vectors).room == 0
+
+
 @pytest.mark.parametrize("deflate", [0, 3])
 @pytest.mark.parametrize("probes", [2, 8])
 @pytest.mark.parametrize("steps", [10, 40])
@@ -376,6 +408,10 @@ def test_scatter_of_two_probes_by_hand():
         (dict(deflate=200), "leaves nothing of an operator of dimension 200"),
         (dict(accuracy=0.0), "accuracy"),
         (dict(accuracy=math.nan), "accuracy"),
+        (dict(accuracy="1e-3"), "accuracy is a share of the range"),
+        (dict(max_probes=None), "max_probes must be an integer, at least 2, not None"),
+        (dict(max_probes=8.0, accuracy=0.1), "max_probes must be an integer, at least 2, not 8.0"),
+        (dict(max_probes=1, accuracy=0.1), "max_probes must be an integer, at least 2, not 1"),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lla_helpers import top_eigenpairs
+from lla_helpers import lanczos, top_eigenpairs
 from lla_helpers.lanczos import NotConverged
 from tests import reference
 
@@ -96,6 +96,56 @@ def test_float32_and_any_scale(name, scale):
     eigenvalues, k = CASES[name]
     eigenvalues = np.asarray(eigenvalues) * scale
     check(operator(eigenvalues, dtype=torch.float32), eigenvalues, k, "LA", 1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-24, 1e20, 1e30])
+def test_squares_that_float32_cannot_hold(scale):
+    for name in ("distinct", "low rank"):
+        eigenvalues, k = CASES[name]
+        eigenvalues = np.asarray(eigenvalues) * scale
+        # The residuals of `check` square as well, so they are taken in float64.
+        op = operator(eigenvalues, dtype=torch.float32)
+        values, vectors = top_eigenpairs(op, k)
+        assert abs(values / scale - np.sort(eigenvalues / scale)[::-1][:k]).max() < 1e-4
+        products = (op.matrix.double() / scale) @ vectors.double()
+        residual = products - vectors * torch.from_numpy(values / scale)
+        assert residual.norm(dim=0).max() < 1e-3 and op.products < 200
+
+
+@pytest.fixture
+def spaces(monkeypatch):
+    """The KrylovSpaces that are made, and the most vectors that each combined at a time."""
+    made = []
+
+    class Spy(lanczos.KrylovSpace):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.most = 0
+            made.append(self)
+
+        def combined(self, s):
+            self.most = max(self.most, s.shape[1])
+            return super().combined(s)
+
+    monkeypatch.setattr(lanczos, "KrylovSpace", Spy)
+    return made
+
+
+@pytest.mark.parametrize("which", ["LA", "SA"])
+@pytest.mark.parametrize("name", ["distinct", "triple", "close", "inside the bulk", "all but one"])
+@pytest.mark.parametrize("vectors", [0, 40, 64, 1000])
+def test_room_bounds_the_vectors_and_restarts_do_the_rest(vectors, name, which, spaces):
+    eigenvalues, k = CASES[name]
+    eigenvalues = np.asarray(eigenvalues) * (1 if which == "LA" else -1)
+    op = operator(eigenvalues)
+    op.room = vectors * op.shape[0] * 8
+    check(op, eigenvalues, k, which, 1e-8)
+    space = spaces[0]
+    floor = min(op.shape[0], k + 12)
+    assert space.most <= k + 8
+    assert space.width == floor or space.width + space.most <= vectors
+    if vectors == 1000:
+        assert space.width == min(op.shape[0], max(2 * k + 20, 40))
 
 
 def test_one_seed_one_answer():

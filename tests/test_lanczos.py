@@ -133,6 +133,33 @@ def test_multiplying_the_operator_multiplies_the_nodes_alone(exponent, dtype):
     assert (scaled / c == nodes).all() and (same == weights).all()
 
 
+@pytest.mark.parametrize("c", [2.0**-90, 2.0**-80, 2.0**66, 2.0**100])
+def test_squares_that_float32_cannot_hold_are_no_breakdown(c):
+    """Squares of 1e-24 are 0 in float32, and those of 1e20 infinite."""
+    A, S = matrix(dtype=torch.float32), starts(60, dtype=torch.float32)
+    nodes, weights = lanczos(A, S, 40).ritz()
+    scaled, same = lanczos(c * A, S, 40).ritz()
+    assert (scaled / c == nodes).all() and (same == weights).all()
+    scaled, same = lanczos(A, c * S, 40).ritz()
+    np.testing.assert_allclose(scaled, nodes, atol=1e-4)
+    np.testing.assert_allclose(same, weights, atol=1e-4)
+
+
+def test_float32_vectors_stay_float32():
+    run = lanczos(matrix(dtype=torch.float32), starts(60, dtype=torch.float32), 5)
+    assert run.basis.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_finds_the_extremes(dtype):
+    A, S = matrix(dtype=dtype), starts(60)
+    nodes, _ = lanczos(A, S, 12).ritz()
+    assert abs(nodes.max(1) - 5).max() < 0.1 and abs(nodes.min(1) + 1).max() < 0.1
+    # A norm of 2e5, where float16 ends at 65504.
+    nodes, _ = lanczos(A, torch.full((60,), 3e4), 12).ritz()
+    assert abs(nodes.max() - 5) < 0.1
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_one_copy_of_the_largest_eigenvalue_at_200_steps(dtype):
     """Trap 3: ghosts come without re-orthogonalisation, and hardly move the density."""

@@ -51,6 +51,14 @@ def test_hutchpp_beats_hutchinson_on_outliers():
     assert errors[hutchpp_trace] < 0.1 * errors[hutchinson_trace]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("estimator", [hutchinson_trace, hutchpp_trace])
+def test_half_precision(estimator, dtype):
+    a = symmetric([50.0, 30.0, 20.0] + [0.1] * 97).to(dtype)
+    trace, stderr = estimator(a, 30)
+    assert abs(trace - 109.7) < 4 * stderr + 0.02 * 109.7
+
+
 def test_trace_and_moments_agree_between_estimators():
     a = symmetric(np.linspace(-1, 3, 60))
     density = slq(a, steps=60, probes=3)
