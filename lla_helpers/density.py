@@ -206,7 +206,7 @@ class SpectralDensity:
         if self.validity is not None:
             v = self.validity
             extra["validity"] = np.array(
-                [v.asymmetry, v.nonlinearity, v.gradient_error, v.precision]
+                [v.asymmetry, v.nonlinearity, v.gradient_error, v.precision, v.product_error]
             )
             extra["notes"] = np.array(v.notes, dtype=np.str_)
         with open(path, "wb") as file:
@@ -219,8 +219,9 @@ class SpectralDensity:
             with np.load(path, allow_pickle=False) as f:
                 validity = None
                 if "validity" in f:
-                    *numbers, precision = map(float, f["validity"])
-                    validity = Validity(*numbers, tuple(map(str, f["notes"])), precision)
+                    numbers, notes = map(float, f["validity"]), tuple(map(str, f["notes"]))
+                    asymmetry, nonlinearity, gradient, *rest = numbers
+                    validity = Validity(asymmetry, nonlinearity, gradient, notes, *rest)
                 steps = int(f["steps"]) if "steps" in f else None
                 return cls(f["nodes"], f["weights"], int(f["dim"]), steps, validity)
         except FileNotFoundError:

@@ -143,7 +143,7 @@ def test_arrays_that_are_no_density_are_refused(nodes, weights, dim, match):
 
 
 @pytest.mark.parametrize(
-    "validity", [None, Validity(1e-7, 2e-7, 3e-8, ("a hook", "ein Häkchen"), 1e-16)], ids=str
+    "validity", [None, Validity(1e-7, 2e-7, 3e-8, ("a hook", "ein Häkchen"), 1e-16, 4e-8)], ids=str
 )
 @pytest.mark.parametrize("steps", [None, 7])
 def test_what_is_saved_is_what_is_loaded(tmp_path, validity, steps):
