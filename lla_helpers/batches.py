@@ -65,12 +65,12 @@ class Batches:
         kept_bytes, heaviest = 0, -1.0
         for x, y in self.read():
             yield len(x), fingerprint(x, y)
-            self.most = max(self.most, len(x))
             whole = self.chunk_size is None
             weight = x.nbytes / (1 if whole else len(x) or 1)
             if len(x) and weight > heaviest:
-                heaviest, few = weight, slice(None if whole else 32)
-                self.heaviest = x[few].clone(), y[few].clone()
+                heaviest, self.most = weight, len(x)
+                # A view of a few would keep all of them.
+                self.heaviest = (x, y) if whole else (x[:32].clone(), y[:32].clone())
             kept_bytes += x.nbytes + y.nbytes
             if kept_bytes > KEEP_BYTES:
                 self.kept = None
@@ -79,7 +79,7 @@ class Batches:
 
     @property
     def longest(self) -> int:
-        """Samples in the largest chunk."""
+        """Samples in the largest chunk; in "train" mode in the batch of most bytes."""
         return min(self.chunk_size, self.size) if self.chunk_size else self.most
 
     def few_of_the_heaviest(self) -> Pair:
@@ -160,7 +160,7 @@ def checked(pair) -> Pair:
             f"x and y must have the same number of samples; shapes {tuple(x.shape)} "
             f"and {tuple(y.shape)}"
         )
-    return x, y
+    return x.detach(), y.detach()  # data are constants, whatever they were made from
 
 
 def version(tensor: torch.Tensor) -> int:

@@ -257,14 +257,15 @@ def slq(
     Lanczos vectors beyond `op.room`, the bytes that an operator leaves for them, lie on disk; those
     of the deflation are as many as `top_eigenpairs` says.
 
-    Raises ValueError for steps or probes below 1, a seed or deflate below 0, or max_probes below 2.
+    Raises ValueError for steps or probes below 1, a seed or deflate below 0, or max_probes below 1
+    (2 where it decides: one probe has no accuracy).
     """
     for name, value, least in (
         ("steps", steps, 1),
         ("probes", probes, 1),
         ("deflate", deflate, 0),
         ("seed", seed, 0),
-        ("max_probes", max_probes, 2),  # one probe has no accuracy
+        ("max_probes", max_probes, 1 if accuracy is None else 2),  # one probe has no accuracy
     ):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer, at least {least}, not {value!r}")

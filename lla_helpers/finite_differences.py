@@ -5,7 +5,9 @@ Whatever hooks and custom functions tell autograd, a difference of two values do
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -16,7 +18,8 @@ from lla_helpers.graphs import derivative
 from lla_helpers.model_view import ModelView
 from lla_helpers.well_defined import Loss
 
-STEPS = (1e-8, 1e-7, 1e-6, 1e-5)  # of a central difference, over the norm of theta
+# Of central differences, over the norm of theta. The first only shows how finely a loss changes.
+STEPS = (1e-11, 1e-8, 1e-7, 1e-6, 1e-5)
 
 
 def gradient_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> float:
@@ -28,22 +31,24 @@ def gradient_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> f
     """
     double, x, y = in_float64(view, sample)
     try:
-        gradient = derivative(loss_fn(double(double.theta, x), y), list(double.theta.values()))
-        g = double.flatten(gradient)
+        g = double.flatten(gradient_at(double, loss_fn, x, y))
         if g.norm() == 0:
             return 0.0
         noise = torch.randn(len(g), generator=torch.Generator().manual_seed(seed)).to(g)
-        noise = noise * double.flatten(without_padding(double))
-        v = g / g.norm() + noise / noise.norm()
+        v = (g / g.norm() + noise / noise.norm()) * double.flatten(without_padding(double))
         with torch.no_grad():
             loss = abs(loss_fn(double(double.theta, x), y).item())
             slopes, steps = differences(double, v, lambda theta: loss_fn(double(theta, x), y))
     except RuntimeError:
         return math.nan
     expected = g @ v
-    # At a minimum the slope drowns in the rounding of the loss: eps |L| / h.
-    rounding = [4 * torch.finfo(torch.float64).eps * loss / h for h in steps]
-    return distance(expected, slopes, rounding) / max(abs(expected.item()), g.norm().item())
+    # At a minimum the slope drowns in the rounding of the loss: eps |L|, or the least that it
+    # changes by, where log(1 + e^-z) of a confident network comes in multiples of eps.
+    least = min((2 * h * abs(s.item()) for s, h in zip(slopes, steps, strict=True) if s), default=0)
+    noise = max(4 * torch.finfo(torch.float64).eps * loss, least)
+    return distance(expected, slopes[1:], [noise / h for h in steps[1:]]) / max(
+        abs(expected.item()), g.norm().item()
+    )
 
 
 def product_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> float:
@@ -54,26 +59,30 @@ def product_error(view: ModelView, loss_fn: Loss, sample: Pair, seed: int) -> fl
     """
     double, x, y = in_float64(view, sample)
 
-    def gradient_at(theta: dict[str, Tensor], create_graph: bool = False) -> list[Tensor]:
-        return derivative(loss_fn(double(theta, x), y), list(theta.values()), None, create_graph)
-
     def moved_gradient(theta: dict[str, Tensor]) -> Tensor:
-        return double.flatten(
-            gradient_at({n: p.detach().requires_grad_() for n, p in theta.items()})
-        )
+        there = copy.copy(double)
+        there.theta = {name: p.requires_grad_() for name, p in theta.items()}
+        return double.flatten(gradient_at(there, loss_fn, x, y))
 
     try:
         v = torch.randn(double.size, generator=torch.Generator().manual_seed(seed)).to(x.device)
         v = v.double() * double.flatten(without_padding(double))
         v = v / v.norm()
-        gradient = gradient_at(double.theta, create_graph=True)
-        hv = double.flatten(derivative(gradient, list(double.theta.values()), double.unflatten(v)))
+        gradient = gradient_at(double, loss_fn, x, y, create_graph=True)
+        walk = partial(derivative, gradient, list(double.theta.values()), double.unflatten(v))
+        hv = double.flatten(double.in_place_of_the_model(walk))
         if hv.norm() == 0:
             return 0.0
         slopes, _ = differences(double, v, moved_gradient)
     except RuntimeError:
         return math.nan
-    return distance(hv, slopes, [0.0] * len(slopes)) / hv.norm().item()
+    return distance(hv, slopes[1:], [0.0] * len(slopes[1:])) / hv.norm().item()
+
+
+def gradient_at(view: ModelView, loss_fn: Loss, x, y, create_graph: bool = False) -> list[Tensor]:
+    loss = loss_fn(view(view.theta, x), y)
+    walk = partial(derivative, loss, list(view.theta.values()), create_graph=create_graph)
+    return view.in_place_of_the_model(walk)
 
 
 def in_float64(view: ModelView, sample: Pair) -> tuple[ModelView, Tensor, Tensor]:
@@ -84,12 +93,12 @@ def in_float64(view: ModelView, sample: Pair) -> tuple[ModelView, Tensor, Tensor
 def without_padding(view: ModelView) -> list[Tensor]:
     """Ones of theta's shapes, with zeros where PyTorch takes an embedding's row for a constant."""
     ones = {name: torch.ones_like(p) for name, p in view.theta.items()}
-    for name, module in view.model.named_modules():
-        row = getattr(module, "padding_idx", None)
-        weight = ones.get(f"{name}.weight" if name else "weight")
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and row is not None:
+    names = {id(p): name for name, p in view.model.named_parameters()}
+    for module in view.model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None:
+            weight = ones.get(names.get(id(module.weight)))
             if weight is not None:
-                weight[row] = 0
+                weight[module.padding_idx] = 0
     return list(ones.values())
 
 
@@ -107,13 +116,15 @@ def differences(view: ModelView, v: Tensor, f) -> tuple[list[Tensor], list[float
 
 
 def distance(expected: Tensor, found: list[Tensor], rounding: list[float]) -> float:
-    """How far `expected` is from the difference quotients, beyond what these cannot agree on.
+    """How far `expected` is from the difference quotients, beyond what the best cannot agree on.
 
     Where rounding decides, or a kink, two step sizes give two answers; an honest derivative is as
-    near to one of them as they are to each other.
+    near to one of them as they are to each other. Steps that rounding hides altogether agree on
+    zero: they count only where longer ones do, too.
     """
-    beyond = []
-    for (a, b), r in zip(pairwise(found), rounding[1:], strict=True):
-        nearest = min((expected - a).norm().item(), (expected - b).norm().item())
-        beyond.append(max(nearest - max(r, 3 * (a - b).norm().item()), 0.0))
-    return min(beyond)
+    pairs = list(zip(pairwise(found), rounding[1:], strict=True))
+    pairs = [((a, b), r) for (a, b), r in pairs if a.any() and b.any()] or pairs
+    doubts = [max(r, 3 * (a - b).norm().item()) for (a, b), r in pairs]
+    best = doubts.index(min(doubts))
+    nearest = min((expected - quotient).norm().item() for quotient in pairs[best][0])
+    return max(nearest - doubts[best], 0.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.func import functional_call
 
-from lla_helpers.model_view import ModelView
+from lla_helpers.model_view import Around, ModelView
 from lla_helpers.second_derivatives import OURS
 from lla_helpers.well_defined import forward, one_line
 
@@ -69,15 +70,18 @@ def refuse_if_once_only(gradient: tuple[Tensor, ...]) -> None:
         )
 
 
-def refuse_if_reached_past(view: ModelView, of: Tensor) -> None:
-    """Raise ValueError where `of` depends on a parameter that is not the view's, but the model's.
+def refuse_if_reached_past(view: ModelView, outputs: Tensor, loss: Tensor) -> None:
+    """Raise ValueError where they depend on parameters that are not the view's, but the model's.
 
     A loss that adds weight decay, or a list that holds a weight, reads the model's own parameter:
-    it would count as a constant, and its part of every derivative would be missing.
+    it would count as a constant, and its part of every derivative would be missing. A loss may read
+    what is not chosen.
     """
     names = {id(p): name for name, p in view.model.named_parameters()}
-    for node in nodes([of]):
-        if name := names.get(id(getattr(node, "variable", None))):
+    inside = set(nodes([outputs]))
+    for node in nodes([loss]):
+        name = names.get(id(getattr(node, "variable", None)))
+        if name and (node in inside or name in view.theta):
             raise ValueError(
                 f"parameter {name} is reached past the model's attributes (by the loss, a list, a "
                 f"cache): its part of the Hessian would be missing: read weights in forward() "
@@ -87,17 +91,20 @@ def refuse_if_reached_past(view: ModelView, of: Tensor) -> None:
 
 
 def recomputes(view: ModelView, outputs: Tensor) -> bool:
-    """Are modules called again in the backward pass, as activation checkpoints do?"""
-    called = []
-    own = set(view.model.modules())
-    hook = register_module_forward_pre_hook(lambda module, _: called.append(module in own))
+    """Does the backward pass read the model's weights again, as activation checkpoints do?
+
+    Then it gives something else, or fails, while all of them are nan.
+    """
+    walk = partial(derivative, outputs.sum(), list(view.theta.values()))
+    nan = {
+        f"model.{name}": t.new_full((), torch.nan).expand_as(t) if t.is_floating_point() else t
+        for name, t in {**view.theta, **view.fixed, **view.buffers}.items()
+    }
     try:
-        derivative(outputs.sum(), list(view.theta.values()))
-    except (RuntimeError, ValueError):
-        pass  # it is raised again where it is told
-    finally:
-        hook.remove()
-    return any(called)
+        found, again = walk(), functional_call(Around(view.model), nan, (walk,))
+    except Exception:  # whatever layers say that are called with such weights
+        return True
+    return not torch.equal(view.flatten(found).nan_to_num(), view.flatten(again).nan_to_num())
 
 
 def graph_bytes(build: Callable[[], object], view: ModelView) -> int:

@@ -347,7 +347,8 @@ class Hessian:
         """What only the graph of a few samples shows: foreign parameters, and checkpoints."""
         x, y = self.sample()
         outputs = forward(self.view, x)
-        refuse_if_reached_past(self.view, mean_loss(self.loss_fn, outputs.to(self.loss_dtype), y))
+        loss = mean_loss(self.loss_fn, outputs.to(self.loss_dtype), y)
+        refuse_if_reached_past(self.view, outputs, loss)
         self.view.recomputes = recomputes(self.view, outputs)
 
     def takes_our_layers(self) -> bool:

@@ -79,7 +79,7 @@ def lanczos(
     size = op.shape[0]
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps must be a positive integer, not {steps!r}")
-    if start.ndim not in (1, 2) or len(start) != size:
+    if start.ndim not in (1, 2) or len(start) != size or not start.numel():
         raise ValueError(f"start has shape ({size},) or ({size}, k), not {tuple(start.shape)}")
     steps = min(steps, size)
     q = start.reshape(size, -1).T.to(op.dtype).contiguous()

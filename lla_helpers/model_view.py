@@ -65,6 +65,7 @@ class ModelView:
         if self.size == 0:
             raise ValueError(f"the chosen parameters have no entries: {', '.join(chosen)}")
         self.own_layers, self.one_by_one, self.recomputes = False, True, False
+        self.spares_inputs: bool | None = None  # known after the first evaluation
         self.arranged: set[str] = set()
 
     def restricted(self, params: str | Sequence[str]) -> ModelView:
@@ -92,10 +93,15 @@ class ModelView:
 
     def __call__(self, theta: dict[str, Tensor], x: Tensor) -> Tensor:
         """f(x; theta). Raises TypeError when the model returns anything but one tensor."""
+        given = x if self.spares_inputs else x.clone()
         ours = self.own_layers and torch.is_grad_enabled()
         shortest = ShortestWay(self.one_by_one) if ours else nullcontext()
         with in_mode(self.model, self.mode), twice_differentiable(self.arranged), shortest:
-            outputs = functional_call(self.model, (theta, self.fixed, self.fresh_buffers()), (x,))
+            outputs = functional_call(
+                self.model, (theta, self.fixed, self.fresh_buffers()), (given,)
+            )
+        if self.spares_inputs is None:
+            self.spares_inputs = given.is_inference() or given._version == 0
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"the model returns {type(outputs).__name__}, not one tensor: wrap it in a module "

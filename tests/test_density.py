@@ -409,7 +409,7 @@ def test_scatter_of_two_probes_by_hand():
         (dict(accuracy=0.0), "accuracy"),
         (dict(accuracy=math.nan), "accuracy"),
         (dict(accuracy="1e-3"), "accuracy is a share of the range"),
-        (dict(max_probes=None), "max_probes must be an integer, at least 2, not None"),
+        (dict(max_probes=None), "max_probes must be an integer, at least 1, not None"),
         (dict(max_probes=8.0, accuracy=0.1), "max_probes must be an integer, at least 2, not 8.0"),
         (dict(max_probes=1, accuracy=0.1), "max_probes must be an integer, at least 2, not 1"),
     ],

@@ -957,26 +957,74 @@ def test_parameters_that_are_reached_past_the_model_are_refused(kind):
     Hessian(model, decayed, five_features(), kind=kind, params="2.*")
 
 
-class Recomputed(nn.Module):
-    def __init__(self):
+def test_a_loss_may_read_what_is_not_chosen_and_targets_may_come_from_the_model():
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    x, y = five_features()
+
+    def decayed(z, y):
+        return CE(z, y) + 0.5 * model[0].weight.square().sum()
+
+    H = Hessian(model, decayed, (x, y), params="2.*", dtype=torch.float64)
+    plain = Hessian(model, CE, (x, y), params="2.*", dtype=torch.float64)
+    torch.testing.assert_close(H.dense(), plain.dense())
+    distilled = Hessian(model, F.mse_loss, (x, model(x)))
+    assert torch.equal(
+        distilled.dense(), Hessian(model, F.mse_loss, (x, model(x).detach())).dense()
+    )
+
+
+class Shifting(nn.Module):
+    """Writes to what it is given."""
+
+    def __init__(self, inner):
         super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        x -= 1
+        return self.inner(x.relu_())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_model_may_write_to_its_input(dtype):
+    inner, (x, y) = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), five_features()
+    before = x.clone()
+    H = Hessian(Shifting(inner), CE, (x, y), dtype=dtype)
+    other = Hessian(inner, CE, ((x - 1).relu(), y), dtype=dtype)
+    for _ in range(2):
+        torch.testing.assert_close(H.dense(), other.dense())
+    assert H.check().faults() == () and torch.equal(x, before)
+
+
+class Recomputed(nn.Module):
+    """A checkpoint around modules, or around functions that read their weights."""
+
+    def __init__(self, functional=False):
+        super().__init__()
+        self.functional = functional
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.a, self.m, self.b = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
         self.drop = nn.Dropout()
 
     def inner(self, x):
+        if self.functional:
+            h = F.linear(torch.tanh(F.linear(x, self.a.weight, self.a.bias)), self.m.weight)
+            return (h + self.m.bias).tanh()
         return self.drop(self.m(torch.tanh(self.a(x)))).tanh()
 
     def forward(self, x):
         return self.b(torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False))
 
 
+@pytest.mark.parametrize("functional", [False, True])
 @pytest.mark.parametrize("memory_cap", [4.0, 1e-9], ids=["kept", "rebuilt"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_layers_that_are_computed_again_take_the_weights_of_construction(memory_cap, dtype):
-    """Activation checkpoints call modules in the backward pass; the model may be elsewhere then."""
-    model, data = Recomputed(), five_features()
+def test_layers_that_are_computed_again_take_the_weights_of_construction(
+    memory_cap, dtype, functional
+):
+    """Activation checkpoints work in the backward pass; the model may be elsewhere then."""
+    model, data = Recomputed(functional), five_features()
     plain = nn.Sequential(model.a, nn.Tanh(), model.m, nn.Tanh(), model.b)
     names = ["a.weight", "a.bias", "m.weight", "m.bias", "b.weight", "b.bias"]
     exact = Hessian(plain, CE, data, dtype=torch.float64).dense()
@@ -990,6 +1038,7 @@ def test_layers_that_are_computed_again_take_the_weights_of_construction(memory_
     for H in (fresh, used):
         error = (H.dense().double() - exact).norm() / exact.norm()
         assert error < CLOSE[dtype]
+        assert H.check().gradient_error < 1e-6
 
 
 def test_an_untwice_differentiable_function_is_refused_by_the_gauss_newton_matrix_too():

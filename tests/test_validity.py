@@ -290,3 +290,58 @@ def test_the_padding_row_of_an_embedding_is_a_constant():
     H = Hessian(model, CE, (x, torch.arange(20) % 3))
     assert H.check().faults() == ()
     assert not H.dense()[:4].any()
+
+
+def test_the_padding_row_is_found_under_the_name_of_a_tied_weight():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 6, bias=False)
+            self.embedding = nn.Embedding(6, 4, padding_idx=0)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, x):
+            return self.head(torch.tanh(self.embedding(x)).mean(1))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Tied()
+    x = torch.arange(60).reshape(20, 3) % 6
+    found = Hessian(model, CE, (x, torch.arange(20) % 6)).check()
+    # The head does change with that row: its gradient lacks only the embedding's part.
+    assert found.gradient_error < 1e-3 and found.faults() == ()
+
+
+class Rounding(nn.Module):
+    """A part of the network computes in float32 whatever it is asked for."""
+
+    def __init__(self, factor):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first, self.last = nn.Linear(5, 32), nn.Linear(32, 3)
+        self.factor = factor
+
+    def forward(self, x):
+        h = self.first(x)
+        z = self.last(torch.relu(h.to(torch.float32).to(h.dtype)))
+        return Scaled.apply(z, self.factor)
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return ctx.factor * g, None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_hides_no_manipulation(seed):
+    """Short steps see the rounding of float32 alone; judged is by those that agree best."""
+    honest, scaled = (Hessian(Rounding(f), CE, some_samples()) for f in (1.0, 1.1))
+    assert honest.check(seed).faults() == ()
+    assert scaled.check(seed).gradient_error > 0.05
